@@ -1,0 +1,60 @@
+# `make help` lists the targets.
+.NOTPARALLEL:
+.PHONY: build deps lab lab-down test bench fuzz lint clean help go root
+
+LAB ?= default
+FUZZTIME ?= $(if $(CI),30s,5s)
+VERSION := $(shell git -c safe.directory='*' describe --always --tags --dirty 2>/dev/null || echo unknown)
+
+# Go's directory first: sudo's PATH lacks it, or has a distribution's older one.
+export PATH := $(addsuffix :,$(shell scripts/go-path.sh 2>/dev/null))$(PATH)
+# git may refuse root a user's checkout; the version comes from VERSION.
+export GOFLAGS += -buildvcs=false
+# A root that keeps the user's HOME would leave root's files in Go's caches there.
+ifeq ($(shell id -u),0)
+export HOME := $(or $(if $(SUDO_USER),,$(HOME)),$(shell getent passwd 0 | cut -d: -f6))
+give_back = @find bin out -user 0 -exec chown -h --reference=. {} + 2>/dev/null || true
+endif
+
+build: go ## bin/msee
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/msee
+	$(give_back)
+
+deps: ## install the Debian packages that are missing
+	scripts/deps.sh $(DEPS)
+
+lab: root deps build ## build the default lab (or LAB=name), prove that traffic flows
+	bin/msee lab up --force $(LAB)
+	bin/msee lab check $(LAB)
+
+lab-down: root build ## remove it, all of it
+	bin/msee lab down $(LAB)
+
+test: DEPS := --test
+test: deps build lint ## lint, fuzz, unit tests and (as root) integration tests
+	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+	CGO_ENABLED=1 go test -race -count=1 -p 2 -timeout 30m ./...
+
+bench: root deps build ## measure against the kernel's own forwarding, into out/bench.json
+	mkdir -p out
+	go run ./test/bench -out out/bench.json
+	$(give_back)
+
+fuzz: go ## fuzz every parser for FUZZTIME
+	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+
+lint: go ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l .) && [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+clean: ## remove bin and out
+	rm -rf bin out
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+go:
+	@scripts/go-path.sh >/dev/null
+root:
+	@[ "$$(id -u)" = 0 ] || { echo 'this needs root: sudo make $(MAKECMDGOALS)'; exit 1; }

@@ -1,0 +1,50 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// sum adds b to the Internet checksum's running sum (RFC 1071), eight octets
+// at a time with the carry brought round.
+func sum(b []byte, acc uint64) uint64 {
+	var carry uint64
+	for len(b) >= 32 {
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[0:]), carry)
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[8:]), carry)
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[16:]), carry)
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[24:]), carry)
+		b = b[32:]
+	}
+	for len(b) >= 2 {
+		acc, carry = bits.Add64(acc, uint64(binary.BigEndian.Uint16(b)), carry)
+		b = b[2:]
+	}
+	if len(b) == 1 { // padded with a zero octet on the right
+		acc, carry = bits.Add64(acc, uint64(b[0])<<8, carry)
+	}
+	acc, carry = bits.Add64(acc, 0, carry)
+	return acc + carry
+}
+
+// fold brings a running sum down to 16 bits.
+func fold(acc uint64) uint16 {
+	acc = acc>>32 + acc&0xffffffff
+	acc = acc>>16 + acc&0xffff
+	acc = acc>>16 + acc&0xffff
+	acc = acc>>16 + acc&0xffff
+	return uint16(acc)
+}
+
+// headerChecksumOK verifies an IPv4 header; h is exactly the header. A correct
+// header, its checksum included, sums to all ones.
+func headerChecksumOK(h []byte) bool {
+	if len(h) == 20 { // no options: nearly always
+		_ = h[19]
+		acc := uint64(binary.BigEndian.Uint32(h[0:])) + uint64(binary.BigEndian.Uint32(h[4:])) +
+			uint64(binary.BigEndian.Uint32(h[8:])) + uint64(binary.BigEndian.Uint32(h[12:])) +
+			uint64(binary.BigEndian.Uint32(h[16:]))
+		return fold(acc) == 0xffff
+	}
+	return fold(sum(h, 0)) == 0xffff
+}

@@ -1,0 +1,306 @@
+package fib
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// golden is the slow twin: a list that is searched from end to end.
+type golden map[netip.Prefix]int
+
+func (g golden) lookup(addr netip.Addr) (netip.Prefix, int, bool) {
+	best, found := netip.Prefix{}, false
+	for p := range g {
+		if p.Contains(addr) && (!found || p.Bits() > best.Bits()) {
+			best, found = p, true
+		}
+	}
+	return best, g[best], found
+}
+
+func (g golden) apply(changes []Change[int]) golden {
+	next := maps.Clone(g)
+	for _, c := range changes {
+		if c.Delete {
+			delete(next, c.Prefix.Masked())
+		} else if c.Prefix.IsValid() {
+			next[c.Prefix.Masked()] = c.Value
+		}
+	}
+	return next
+}
+
+// randomAddr draws from few networks, so that prefixes nest and lookups hit.
+func randomAddr(r *rand.Rand) netip.Addr {
+	octet := func() byte { return byte(r.IntN(3) * 85) }
+	if r.IntN(2) == 0 {
+		return netip.AddrFrom4([4]byte{10 + byte(r.IntN(2)), octet(), octet(), byte(r.Uint32())})
+	}
+	a := [16]byte{0: 0x20, 1: 1, 7: octet(), 8: octet(), 14: octet(), 15: byte(r.Uint32())}
+	return netip.AddrFrom16(a)
+}
+
+// randomPrefix has host bits set as often as not.
+func randomPrefix(r *rand.Rand) netip.Prefix {
+	a := randomAddr(r)
+	return netip.PrefixFrom(a, r.IntN(a.BitLen()+1))
+}
+
+func randomChanges(r *rand.Rand, g golden, n int) []Change[int] {
+	there := slices.SortedFunc(maps.Keys(g), comparePrefix)
+	changes := make([]Change[int], n)
+	for i := range changes {
+		c := Change[int]{Prefix: randomPrefix(r), Value: r.Int(), Delete: r.IntN(2) == 0}
+		if len(there) > 0 && r.IntN(3) > 0 {
+			c.Prefix = there[r.IntN(len(there))]
+		}
+		if r.IntN(50) == 0 {
+			c.Prefix = netip.Prefix{}
+		}
+		changes[i] = c
+	}
+	return changes
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+func check(t *testing.T, r *rand.Rand, table *Table[int], g golden) {
+	t.Helper()
+	var got []netip.Prefix
+	for p, v := range table.All() {
+		got = append(got, p)
+		if want, ok := g[p]; !ok || v != want {
+			t.Fatalf("All yields %v %d, want %d, %v", p, v, want, ok)
+		}
+		if v2, ok := table.Get(p); !ok || v2 != v {
+			t.Fatalf("Get %v = %d, %v, want %d", p, v2, ok, v)
+		}
+	}
+	if want := slices.SortedFunc(maps.Keys(g), comparePrefix); !slices.Equal(got, want) {
+		t.Fatalf("All yields %v, want %v", got, want)
+	}
+	if table.Len4()+table.Len6() != len(g) {
+		t.Fatalf("Len4 %d + Len6 %d, want %d", table.Len4(), table.Len6(), len(g))
+	}
+	for range 50 {
+		addr := randomAddr(r)
+		wantP, want, wantOK := g.lookup(addr)
+		if v, ok := table.Lookup(addr); v != want || ok != wantOK {
+			t.Fatalf("Lookup %v = %d, %v, want %d, %v", addr, v, ok, want, wantOK)
+		}
+		if p, v, ok := table.LookupPrefix(addr); p != wantP || v != want || ok != wantOK {
+			t.Fatalf("LookupPrefix %v = %v, %d, %v, want %v, %d, %v", addr, p, v, ok, wantP, want, wantOK)
+		}
+	}
+}
+
+// TestGolden compares generations of random tables with the slow twin, and
+// then every generation again, now that later ones were derived from it.
+func TestGolden(t *testing.T) {
+	for seed := range uint64(30) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		table, g := New[int](), golden{}
+		var tables []*Table[int]
+		var twins []golden
+		for range 25 {
+			changes := randomChanges(r, g, r.IntN(60))
+			if r.IntN(4) == 0 {
+				changes = changes[:min(1, len(changes))]
+			}
+			table, g = table.With(changes), g.apply(changes)
+			check(t, r, table, g)
+			tables, twins = append(tables, table), append(twins, g)
+		}
+		for i := range tables {
+			check(t, r, tables[i], twins[i])
+		}
+	}
+}
+
+// TestBigTable goes through the shared as well as the copied way of deleting.
+func TestBigTable(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var all []Change[int]
+	g := golden{}
+	for i, p := range spread(r, 5000) {
+		all = append(all, Change[int]{Prefix: p, Value: i})
+	}
+	table, g := New[int]().With(all), g.apply(all)
+	for _, n := range []int{1, 10, len(all) / copyRatio, len(all) / 2} {
+		changes := slices.Clone(all[:2*n])
+		for i := range changes[:n] {
+			changes[i].Delete = true
+		}
+		for i := n; i < 2*n; i++ {
+			changes[i].Value = -i
+		}
+		check(t, r, table.With(changes), g.apply(changes))
+		check(t, r, table, g)
+	}
+}
+
+func TestLookupOddAddresses(t *testing.T) {
+	table := New[int]().With([]Change[int]{
+		{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Value: 4},
+		{Prefix: netip.MustParsePrefix("fe80::/10"), Value: 6},
+	})
+	for _, tc := range []struct {
+		addr netip.Addr
+		want int
+		ok   bool
+	}{
+		{netip.Addr{}, 0, false},
+		{netip.MustParseAddr("192.0.2.1"), 4, true},
+		{netip.MustParseAddr("::ffff:192.0.2.1"), 0, false},
+		{netip.MustParseAddr("fe80::1%eth0"), 6, true},
+	} {
+		if v, ok := table.Lookup(tc.addr); v != tc.want || ok != tc.ok {
+			t.Errorf("Lookup %v = %d, %v", tc.addr, v, ok)
+		}
+		if _, v, ok := table.LookupPrefix(tc.addr); v != tc.want || ok != tc.ok {
+			t.Errorf("LookupPrefix %v = %d, %v", tc.addr, v, ok)
+		}
+	}
+}
+
+func TestWithNothing(t *testing.T) {
+	table := New[int]().With([]Change[int]{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Value: 1}})
+	for _, changes := range [][]Change[int]{
+		nil,
+		{{Prefix: netip.Prefix{}, Value: 1}},
+		{{Prefix: netip.MustParsePrefix("10.0.0.0/9"), Value: 1}, {Prefix: netip.MustParsePrefix("10.0.0.0/9"), Delete: true}},
+	} {
+		if next := table.With(changes); next.Len4() != 1 || next.Len6() != 0 {
+			t.Errorf("With(%v) has %d+%d routes", changes, next.Len4(), next.Len6())
+		}
+	}
+}
+
+// TestConcurrentReaders lets the race detector watch readers of old and new
+// snapshots while a writer derives the next. In each generation all prefixes
+// have the generation's number, so a torn table shows.
+func TestConcurrentReaders(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 5))
+	prefixes := spread(r, 300)
+	generation := func(n int) []Change[int] {
+		var changes []Change[int]
+		for _, p := range prefixes {
+			changes = append(changes, Change[int]{Prefix: p, Value: n})
+		}
+		changes = append(changes, Change[int]{Prefix: netip.MustParsePrefix("240.0.0.0/8"), Value: n, Delete: n%2 == 0})
+		return changes
+	}
+	var current atomic.Pointer[Table[int]]
+	current.Store(New[int]().With(generation(0)))
+	var done atomic.Bool
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for !done.Load() {
+				table := current.Load()
+				want, _ := table.Lookup(prefixes[0].Addr())
+				for _, p := range prefixes {
+					if v, ok := table.Get(p); v != want || !ok {
+						t.Errorf("a snapshot of generation %d has %d at %v", want, v, p)
+						return
+					}
+				}
+			}
+		})
+	}
+	for n := range 100 {
+		current.Store(current.Load().With(generation(n + 1)))
+	}
+	done.Store(true)
+	readers.Wait()
+}
+
+func TestLookupAllocs(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	table := New[*int]()
+	var changes []Change[*int]
+	for _, p := range spread(r, 1000) {
+		changes = append(changes, Change[*int]{Prefix: p, Value: new(int)})
+	}
+	table = table.With(changes)
+	v4, v6 := changes[0].Prefix.Addr(), netip.MustParseAddr("2001:db8::1")
+	if n := testing.AllocsPerRun(100, func() { table.Lookup(v4); table.Lookup(v6) }); n != 0 {
+		t.Errorf("a lookup allocates %v times", n)
+	}
+}
+
+// spread returns n different prefixes with the lengths of a routing table:
+// mostly /24, some /16 to /32.
+func spread(r *rand.Rand, n int) []netip.Prefix {
+	seen := make(map[netip.Prefix]bool, n)
+	var out []netip.Prefix
+	for len(out) < n {
+		bits := []int{24, 24, 24, 24, 24, 24, 16 + r.IntN(8), 16 + r.IntN(8), 20, 25 + r.IntN(8)}[r.IntN(10)]
+		u := r.Uint32()
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(1 + u>>24%220), byte(u >> 16), byte(u >> 8), byte(u)}), bits).Masked()
+		if !seen[p] {
+			seen[p] = true
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+var sink int
+
+func BenchmarkLookup(b *testing.B) {
+	for _, n := range []int{1_000, 10_000, 200_000} {
+		prefixes := spread(rand.New(rand.NewPCG(7, 1)), n)
+		var changes []Change[int]
+		for i, p := range prefixes {
+			changes = append(changes, Change[int]{Prefix: p, Value: i})
+		}
+		table := New[int]().With(changes)
+		for _, hosts := range []int{256, 1 << 16} {
+			r := rand.New(rand.NewPCG(8, 1))
+			addrs := make([]netip.Addr, hosts)
+			for i := range addrs {
+				addrs[i] = prefixes[r.IntN(n)].Addr()
+			}
+			b.Run(fmt.Sprintf("routes=%d/addresses=%d", n, hosts), func(b *testing.B) {
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					sink, _ = table.Lookup(addrs[i&(hosts-1)])
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkWith(b *testing.B) {
+	for _, n := range []int{10_000, 200_000} {
+		prefixes := spread(rand.New(rand.NewPCG(7, 1)), n)
+		var sets []Change[int]
+		for i, p := range prefixes {
+			sets = append(sets, Change[int]{Prefix: p, Value: i})
+		}
+		table := New[int]().With(sets)
+		for _, k := range []int{1, 100, 10_000} {
+			for _, del := range []bool{false, true} {
+				changes := slices.Clone(sets[:k])
+				for i := range changes {
+					changes[i].Value, changes[i].Delete = -i, del
+				}
+				b.Run(fmt.Sprintf("routes=%d/changes=%d/delete=%v", n, k, del), func(b *testing.B) {
+					for b.Loop() {
+						table.With(changes)
+					}
+				})
+			}
+		}
+	}
+}

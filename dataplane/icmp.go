@@ -1,0 +1,149 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"msee/dataplane/port"
+)
+
+// Errors the router owes a sender (RFC 1812 §4.3, RFC 4443 §2.4). They are
+// rare and rate-limited, so they may allocate; they leave by the VRF's table
+// with the address of the subinterface the packet came in by, which is what
+// makes a peering address show in traceroute.
+
+// Rate of ICMP errors per worker: an error storm must not become ours.
+const (
+	icmpPerSecond = 1000
+	icmpBurst     = 200
+)
+
+// How much of the offending packet an error quotes, octets, error headers
+// included (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)).
+const (
+	maxICMPv4 = 576
+	maxICMPv6 = 1280
+)
+
+// replyTTL is 64 after rewrite has taken its one.
+const replyTTL = 65
+
+func (w *Worker) sendTimeExceeded(p *packet) {
+	w.sendError(p,
+		layers.CreateICMPv4TypeCode(layers.ICMPv4TypeTimeExceeded, layers.ICMPv4CodeTTLExceeded),
+		layers.CreateICMPv6TypeCode(layers.ICMPv6TypeTimeExceeded, layers.ICMPv6CodeHopLimitExceeded), 0)
+}
+
+func (w *Worker) sendUnreachable(p *packet) {
+	w.sendError(p,
+		layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeNet),
+		layers.CreateICMPv6TypeCode(layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodeNoRouteToDst), 0)
+}
+
+func (w *Worker) sendTooBig(p *packet) {
+	w.sendError(p,
+		layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeFragmentationNeeded),
+		layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0), p.out.Out.MTU)
+}
+
+// sendError answers p with an ICMP error, if p may be answered at all.
+func (w *Worker) sendError(p *packet, code4 layers.ICMPv4TypeCode, code6 layers.ICMPv6TypeCode, mtu int) {
+	from := p.in.Addr4
+	if p.v6 {
+		from = p.in.Addr6
+	}
+	if p.generated || !from.IsValid() || !answerable(p) ||
+		len(w.replies) == cap(w.replies) || !w.icmpBucket.take(w.now) {
+		return
+	}
+	var b []byte
+	var err error
+	if p.v6 {
+		b, err = icmp6Error(p.ip(), from, code6, mtu)
+	} else {
+		b, err = icmp4Error(p.ip(), from, code4, mtu)
+	}
+	if err != nil {
+		return // the offending packet was too odd to quote
+	}
+	w.sendReply(p, b)
+}
+
+// answerable says whether an error about p is allowed: not about errors, not
+// about fragments but the first, and only to a single station (RFC 1812
+// §4.3.2.7, RFC 4443 §2.4 (e)).
+func answerable(p *packet) bool {
+	b := p.ip()
+	if p.v6 {
+		src := [16]byte(b[8:24])
+		isError := b[6] == protoICMPv6 && (len(b) <= minIPv6 || b[minIPv6] < 128)
+		return !isError && src != [16]byte{}
+	}
+	if binary.BigEndian.Uint16(b[6:])&0x1fff != 0 { // fragment offset
+		return false
+	}
+	if b[9] == protoICMP {
+		if len(b) <= p.headerLen {
+			return false
+		}
+		t := b[p.headerLen]
+		return t == layers.ICMPv4TypeEchoRequest || t == layers.ICMPv4TypeEchoReply || t == layers.ICMPv4TypeTimestampRequest
+	}
+	return true
+}
+
+func icmp4Error(quoted []byte, from netip.Addr, code layers.ICMPv4TypeCode, mtu int) ([]byte, error) {
+	quoted = quoted[:min(len(quoted), maxICMPv4-minIPv4-8)]
+	ip := &layers.IPv4{
+		Version: 4, TTL: replyTTL, Protocol: layers.IPProtocolICMPv4, TOS: 0xc0, // internetwork control
+		SrcIP: from.AsSlice(), DstIP: net.IP(quoted[12:16]),
+	}
+	icmp := &layers.ICMPv4{TypeCode: code, Seq: uint16(mtu)} // RFC 1191 §4: next-hop MTU in the last 16 bits
+	return serialize(ip, icmp, gopacket.Payload(quoted))
+}
+
+func icmp6Error(quoted []byte, from netip.Addr, code layers.ICMPv6TypeCode, mtu int) ([]byte, error) {
+	quoted = quoted[:min(len(quoted), maxICMPv6-minIPv6-8)]
+	ip := &layers.IPv6{
+		Version: 6, HopLimit: replyTTL, NextHeader: layers.IPProtocolICMPv6, TrafficClass: 0xc0,
+		SrcIP: from.AsSlice(), DstIP: net.IP(quoted[8:24]),
+	}
+	icmp := &layers.ICMPv6{TypeCode: code}
+	if err := icmp.SetNetworkLayerForChecksum(ip); err != nil {
+		return nil, err
+	}
+	field := binary.BigEndian.AppendUint32(nil, uint32(mtu)) // RFC 4443 §3.2; unused in others
+	return serialize(ip, icmp, gopacket.Payload(append(field, quoted...)))
+}
+
+func serialize(l ...gopacket.SerializableLayer) ([]byte, error) {
+	buf := gopacket.NewSerializeBuffer()
+	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, l...)
+	return buf.Bytes(), err
+}
+
+// sendReply routes an IP packet of our own back through the VRF that p came
+// in by.
+func (w *Worker) sendReply(p *packet, ip []byte) {
+	buf := make([]byte, port.Headroom+len(ip))
+	copy(buf[port.Headroom:], ip)
+	w.replies = append(w.replies, port.Frame{Buf: buf, Start: port.Headroom, End: len(buf)})
+	r := packet{
+		Frame: &w.replies[len(w.replies)-1], generated: true,
+		in: p.in, etherType: p.etherType, l3: port.Headroom, v6: p.v6, headerLen: minIPv4,
+	}
+	if r.v6 {
+		r.headerLen = minIPv6
+		r.dst = netip.AddrFrom16([16]byte(ip[24:40]))
+	} else {
+		r.dst = netip.AddrFrom4([4]byte(ip[16:20]))
+	}
+	if w.lookup(&r) == proceed && w.rewrite(&r) == proceed {
+		w.enqueueControl(r.out.Out.Port, r.Frame)
+		p.in.Counters.Generated.Add(1)
+	}
+}

@@ -1,0 +1,137 @@
+package port
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Our filter's name and handle, by which a later process knows it again if this
+// one dies without Close.
+const (
+	hostDropName   = "msee-host-drop"
+	hostDropHandle = 0x6d736565 // "msee"
+	// hostDropPriority is the first to run: a filter before ours could accept
+	// the frame, and the host would answer what the dataplane forwards.
+	hostDropPriority = 1
+)
+
+// hostDrop is a filter at a device's clsact ingress that drops every frame.
+// Packet sockets get theirs before it, the host's stack nothing after it.
+type hostDrop struct {
+	netlink  *netlink.Handle
+	filter   netlink.BpfFilter
+	ownQdisc bool
+}
+
+// attachHostDrop adds the filter, or takes over one that a process which
+// crashed has left. detach uses handle too.
+func attachHostDrop(handle *netlink.Handle, ifindex int) (*hostDrop, error) {
+	prog, err := loadHostDrop()
+	if err != nil {
+		return nil, fmt.Errorf("load drop program: %w", err)
+	}
+	defer prog.Close() // the filter holds it
+	d := &hostDrop{netlink: handle, filter: netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: ifindex,
+			Parent:    netlink.HANDLE_MIN_INGRESS,
+			Handle:    hostDropHandle,
+			Priority:  hostDropPriority,
+			Protocol:  unix.ETH_P_ALL,
+		},
+		Fd:           prog.FD(),
+		Name:         hostDropName,
+		DirectAction: true,
+	}}
+	if err := d.addQdisc(); err != nil {
+		return nil, err
+	}
+	if err := handle.FilterReplace(&d.filter); err != nil {
+		return nil, errors.Join(fmt.Errorf("add drop filter: %w", err), d.detach())
+	}
+	return d, nil
+}
+
+// loadHostDrop loads the program, which is the verdict alone.
+func loadHostDrop() (*ebpf.Program, error) {
+	return ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "msee_host_drop",
+		Type: ebpf.SchedCLS,
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R0, int32(netlink.TC_ACT_SHOT)),
+			asm.Return(),
+		},
+		License: "Apache-2.0",
+	})
+}
+
+// addQdisc adds the clsact qdisc if the device has none. One that carries our
+// filter already was added by a predecessor, and so is ours to remove.
+func (d *hostDrop) addQdisc() error {
+	err := d.netlink.QdiscAdd(d.qdisc())
+	if err == nil {
+		d.ownQdisc = true
+		return nil
+	}
+	if !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add clsact: %w", err)
+	}
+	filters, err := d.netlink.FilterList(d.link(), netlink.HANDLE_MIN_INGRESS)
+	if err != nil {
+		return fmt.Errorf("list filters: %w", err)
+	}
+	for _, f := range filters {
+		if bpf, ok := f.(*netlink.BpfFilter); ok && bpf.Name == hostDropName && bpf.Handle == hostDropHandle {
+			d.ownQdisc = true
+		}
+	}
+	return nil
+}
+
+// detach removes the filter, and the qdisc if it is ours and nobody else has
+// hung a filter on it since. A device that is gone took both with it.
+func (d *hostDrop) detach() error {
+	if err := d.netlink.FilterDel(&d.filter); err != nil && !isGone(err) {
+		return fmt.Errorf("remove drop filter: %w", err)
+	}
+	if !d.ownQdisc {
+		return nil
+	}
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		filters, err := d.netlink.FilterList(d.link(), parent)
+		if err != nil && !isGone(err) {
+			return fmt.Errorf("list filters: %w", err)
+		}
+		if len(filters) > 0 {
+			return nil
+		}
+	}
+	if err := d.netlink.QdiscDel(d.qdisc()); err != nil && !isGone(err) {
+		return fmt.Errorf("remove clsact: %w", err)
+	}
+	return nil
+}
+
+func (d *hostDrop) qdisc() netlink.Qdisc {
+	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: d.filter.LinkIndex,
+		Handle:    netlink.MakeHandle(0xffff, 0),
+		Parent:    netlink.HANDLE_CLSACT,
+	}}
+}
+
+// link is the device as far as netlink's calls look at it.
+func (d *hostDrop) link() netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.filter.LinkIndex}}
+}
+
+// isGone reports what the kernel says when the device (ENODEV), the qdisc
+// (EINVAL) or the filter (ENOENT) is not there.
+func isGone(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT)
+}

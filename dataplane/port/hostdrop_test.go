@@ -1,0 +1,144 @@
+package port
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// TestHostSeesNothing: while the port is open the host's stack gets no frame,
+// neither ARP nor ping; after Close it answers again.
+func TestHostSeesNothing(t *testing.T) {
+	a, b := testNS(t, "a"), testNS(t, "b")
+	testVeth(t, a, "dev0", b, "far0")
+	in(t, a, func() error { return addAddr("dev0", "192.0.2.1/24") })
+	in(t, b, func() error { return addAddr("far0", "192.0.2.2/24") })
+	if !hostAnswers(t, b) {
+		t.Fatal("no answer before the port is open: the test proves nothing")
+	}
+	p := testPacket(t, a, PacketConfig{Device: "dev0", RingFrames: 8})
+	if hostAnswers(t, b) {
+		t.Error("the host answers while the port is open")
+	}
+	if len(collect(t, p, 1)) == 0 {
+		t.Error("the port received nothing either")
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !hostAnswers(t, b) {
+		t.Error("no answer after Close")
+	}
+}
+
+// hostAnswers sends a UDP packet to a port where nobody listens, and reports
+// whether the host at the other end said so (ICMP port unreachable).
+func hostAnswers(t *testing.T, ns string) bool {
+	t.Helper()
+	answered := false
+	in(t, ns, func() error {
+		c, err := net.Dial("udp", "192.0.2.1:9")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("?")); err != nil {
+			return err
+		}
+		c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		_, err = c.Read(make([]byte, 1))
+		nerr, ok := err.(net.Error)
+		answered = ok && !nerr.Timeout()
+		return nil
+	})
+	return answered
+}
+
+func TestHostDropLifecycle(t *testing.T) {
+	ns := testNS(t, "a")
+	testVeth(t, ns, "dev0", testNS(t, "b"), "far0")
+	in(t, ns, func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		link, err := h.LinkByName("dev0")
+		if err != nil {
+			return err
+		}
+		ifindex := link.Attrs().Index
+		attach := func() *hostDrop {
+			d, err := attachHostDrop(h, ifindex)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}
+		expect := func(when string, filters int, qdisc bool) {
+			t.Helper()
+			var n int
+			var has bool
+			qdiscs, _ := h.QdiscList(link)
+			for _, q := range qdiscs {
+				has = has || q.Type() == "clsact"
+			}
+			if has {
+				list, _ := h.FilterList(link, netlink.HANDLE_MIN_INGRESS)
+				n = len(list)
+			}
+			if n != filters || has != qdisc {
+				t.Errorf("%s: %d filters, clsact %v; want %d, %v", when, n, has, filters, qdisc)
+			}
+		}
+
+		attach() // and the process crashes
+		d := attach()
+		expect("over a crashed predecessor", 1, true)
+		if err := d.detach(); err != nil {
+			t.Error(err)
+		}
+		expect("after it", 0, false)
+
+		if err := h.QdiscAdd(d.qdisc()); err != nil { // somebody else's
+			return err
+		}
+		d = attach()
+		if err := d.detach(); err != nil {
+			t.Error(err)
+		}
+		expect("on a foreign clsact", 0, true)
+		if err := h.QdiscDel(d.qdisc()); err != nil {
+			return err
+		}
+
+		d = attach()
+		foreign := d.filter
+		foreign.Handle, foreign.Priority, foreign.Name, foreign.Parent = 1, 7, "foreign", netlink.HANDLE_MIN_EGRESS
+		prog, err := loadHostDrop()
+		if err != nil {
+			return err
+		}
+		defer prog.Close()
+		foreign.Fd = prog.FD()
+		if err := h.FilterReplace(&foreign); err != nil {
+			return err
+		}
+		if err := d.detach(); err != nil {
+			t.Error(err)
+		}
+		expect("beside a foreign filter", 0, true)
+
+		d = attach()
+		if err := h.LinkDel(link); err != nil {
+			return err
+		}
+		if err := d.detach(); err != nil {
+			t.Errorf("after the device was removed: %v", err)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,210 @@
+package port
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// DefaultRingFrames is the number of frames a packet port's ring holds if the
+// configuration does not say. At 64 KiB each it is 34 MiB.
+const DefaultRingFrames = 512
+
+// PacketConfig describes a packet port.
+type PacketConfig struct {
+	// Device is the link in the caller's network namespace. It must be an
+	// Ethernet device; the caller sets it up.
+	Device string
+	// RingFrames is how many frames may wait; 0 means DefaultRingFrames. Each
+	// takes a slot for a 64 KiB frame, whatever its length.
+	RingFrames int
+}
+
+// Packet is a port on a Linux network device by AF_PACKET. It takes every frame
+// that enters the device, whoever it is addressed to, and keeps the host's own
+// stack from seeing any. The outer VLAN tag is out of band.
+type Packet struct {
+	name    string
+	mac     MAC
+	ifindex int
+	fd      int
+	ring    rxRing
+	empty   bool // the last Recv found nothing
+	netlink *netlink.Handle
+	drop    *hostDrop
+
+	mu      sync.Mutex // guards fd against Close during Stats, and:
+	dropped uint64
+	closed  bool
+}
+
+// OpenPacket opens a packet port. It needs CAP_NET_ADMIN, CAP_NET_RAW and
+// CAP_BPF, and Linux 4.20 or later. The device may be down: frames come once it
+// is up.
+func OpenPacket(cfg PacketConfig) (*Packet, error) {
+	p := &Packet{name: cfg.Device, fd: -1}
+	if err := p.open(cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("open packet port %s: %w", cfg.Device, err), p.Close())
+	}
+	return p, nil
+}
+
+func (p *Packet) open(cfg PacketConfig) (err error) {
+	frames := cfg.RingFrames
+	if frames == 0 {
+		frames = DefaultRingFrames
+	}
+	if frames < 1 || frames > 1<<15 { // 2 GiB
+		return fmt.Errorf("ring of %d frames: must be 1 to %d", frames, 1<<15)
+	}
+	if p.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	link, err := p.netlink.LinkByName(cfg.Device)
+	if err != nil {
+		return err
+	}
+	attrs := link.Attrs()
+	if attrs.EncapType != "ether" || len(attrs.HardwareAddr) != len(p.mac) {
+		return fmt.Errorf("device is %q, not an Ethernet", attrs.EncapType)
+	}
+	p.ifindex, p.mac = attrs.Index, MAC(attrs.HardwareAddr)
+	if err := p.openRing(frames); err != nil {
+		return err
+	}
+	// The host is deaf before we hear: no frame is processed twice.
+	if p.drop, err = attachHostDrop(p.netlink, p.ifindex); err != nil {
+		return err
+	}
+	return bindPacket(p.fd, unix.ETH_P_ALL, p.ifindex)
+}
+
+// openRing opens the receive socket. Its protocol is 0, and so it receives
+// nothing, until it is bound: a frame of another device, or one without a
+// virtio-net header, must not get into the ring.
+func (p *Packet) openRing(frames int) (err error) {
+	p.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("open packet socket: %w", err)
+	}
+	for _, o := range []struct {
+		name       string
+		opt, value int
+	}{
+		{"PACKET_VERSION", unix.PACKET_VERSION, unix.TPACKET_V2},
+		{"PACKET_VNET_HDR", unix.PACKET_VNET_HDR, 1},
+		{"PACKET_RESERVE", unix.PACKET_RESERVE, ringReserve},
+		{"PACKET_IGNORE_OUTGOING", unix.PACKET_IGNORE_OUTGOING, 1},
+	} {
+		if err := unix.SetsockoptInt(p.fd, unix.SOL_PACKET, o.opt, o.value); err != nil {
+			return fmt.Errorf("set %s: %w", o.name, err)
+		}
+	}
+	if p.ring, err = mapRing(p.fd, frames); err != nil {
+		return err
+	}
+	promisc := unix.PacketMreq{Ifindex: int32(p.ifindex), Type: unix.PACKET_MR_PROMISC}
+	err = unix.SetsockoptPacketMreq(p.fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &promisc)
+	if err != nil {
+		return fmt.Errorf("set promiscuous: %w", err)
+	}
+	return nil
+}
+
+// bindPacket binds a packet socket to a device and an EtherType (host order).
+func bindPacket(fd int, proto uint16, ifindex int) error {
+	sa := unix.SockaddrLinklayer{Protocol: proto<<8 | proto>>8, Ifindex: ifindex}
+	if err := unix.Bind(fd, &sa); err != nil {
+		return fmt.Errorf("bind packet socket: %w", err)
+	}
+	return nil
+}
+
+// Name implements Port.
+func (p *Packet) Name() string { return p.name }
+
+// MAC implements Port.
+func (p *Packet) MAC() MAC { return p.mac }
+
+// FD implements Port. Poll it level-triggered: a device that goes down shows as
+// EPOLLERR until Recv has reported it.
+func (p *Packet) FD() int { return p.fd }
+
+// Recv implements Port. The error wraps ENETDOWN if the device went down, which
+// is told once and heals by itself, and ENODEV if it was removed, which is final.
+func (p *Packet) Recv(batch []Frame) (int, error) {
+	if n := p.ring.take(batch); n > 0 || len(batch) == 0 {
+		p.empty = false
+		return n, nil
+	}
+	// Woken for nothing twice may be an error on the socket. Asking is a
+	// system call, so not after every batch.
+	if !p.empty {
+		p.empty = true
+		return 0, nil
+	}
+	return 0, p.pendingError()
+}
+
+// pendingError takes the error that waits on the socket, if any.
+func (p *Packet) pendingError() error {
+	errno, err := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return fmt.Errorf("receive on %s: %w", p.name, err)
+	}
+	if errno == 0 {
+		return nil
+	}
+	err = unix.Errno(errno)
+	// The kernel unbinds the socket of a device that is no more.
+	sa, saErr := unix.Getsockname(p.fd)
+	if ll, ok := sa.(*unix.SockaddrLinklayer); saErr == nil && ok && ll.Ifindex != p.ifindex {
+		err = unix.ENODEV
+	}
+	return fmt.Errorf("receive on %s: %w", p.name, err)
+}
+
+// Release implements Port.
+func (p *Packet) Release() { p.ring.release() }
+
+// Stats implements Port.
+func (p *Packet) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		// Reading resets the kernel's counters.
+		if s, err := unix.GetsockoptTpacketStats(p.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+			p.dropped += uint64(s.Drops)
+		}
+	}
+	return Stats{RxDropped: p.dropped}
+}
+
+// Close implements Port. The host's stack sees the device's frames again.
+func (p *Packet) Close() error {
+	p.Stats()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	errs := []error{p.ring.unmap()}
+	if p.fd >= 0 {
+		errs = append(errs, unix.Close(p.fd))
+		p.fd = -1
+	}
+	if p.drop != nil {
+		errs = append(errs, p.drop.detach())
+	}
+	if p.netlink != nil {
+		p.netlink.Close()
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close packet port %s: %w", p.name, err)
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package dataplane
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"msee/dataplane/port"
+	"msee/vlan"
+)
+
+// Punt is the kernel's side of a subinterface: a TAP in the VRF's namespace
+// with the subinterface's addresses. The kernel keeps ARP, neighbor discovery
+// and TCP; the dataplane hands it what is for us and sends what it says. Both
+// ways frames are untagged here and tagged on the port.
+//
+// A Punt belongs to the worker of its subinterface's port, which reads and
+// writes the descriptor; who opened it closes it, after Engine.Sync has
+// returned for a snapshot without it.
+type Punt struct {
+	FD      int // of the TAP, non-blocking, without virtio-net header
+	buckets [verdictCount]tokenBucket
+}
+
+// Rates to the kernel per subinterface, frames per second, with a burst of a
+// quarter of a second. BGP takes the most: a full table is some 50,000 frames.
+const (
+	puntARPPerSecond       = 1000
+	puntLinkLocalPerSecond = 1000
+	puntLocalPerSecond     = 20000
+)
+
+// NewPunt returns the kernel's side behind a TAP's descriptor.
+func NewPunt(fd int) *Punt {
+	t := &Punt{FD: fd}
+	t.buckets[PuntARP] = newTokenBucket(puntARPPerSecond, puntARPPerSecond/4)
+	t.buckets[PuntLinkLocal] = newTokenBucket(puntLinkLocalPerSecond, puntLinkLocalPerSecond/4)
+	t.buckets[PuntLocal] = newTokenBucket(puntLocalPerSecond, puntLocalPerSecond/4)
+	return t
+}
+
+// punt hands the frame to the kernel by the TAP of the subinterface it came in
+// by. A superframe goes whole: the kernel takes any length from a TAP.
+func (w *Worker) punt(p *packet, v Verdict) Verdict {
+	t := p.in.Punt
+	if t == nil {
+		return DropPuntFailed
+	}
+	if !t.buckets[v].take(w.now) {
+		return DropPuntPoliced
+	}
+	if p.VNet.Flags&port.VNetNeedsCsum != 0 && !completeChecksum(p) {
+		return DropMalformed
+	}
+	start := p.l3 - vlan.EthLen
+	copy(p.Buf[start:start+12], p.Buf[p.Start:p.Start+12]) // may overlap: copy is memmove
+	binary.BigEndian.PutUint16(p.Buf[start+12:], p.etherType)
+	if _, err := unix.Write(t.FD, p.Buf[start:p.End]); err != nil {
+		return DropPuntFailed
+	}
+	return v
+}
+
+// completeChecksum computes the transport checksum that the sender's kernel
+// left to its device (VIRTIO_NET_HDR_F_NEEDS_CSUM): the field holds the
+// pseudo-header's sum already.
+func completeChecksum(p *packet) bool {
+	from := p.Start + int(p.VNet.CsumStart)
+	at := from + int(p.VNet.CsumOffset)
+	if from < p.l3 || at+2 > p.End {
+		return false
+	}
+	c := ^fold(sum(p.Buf[from:p.End], 0))
+	if c == 0 {
+		c = 0xffff // UDP: zero means none (RFC 768); the same number elsewhere
+	}
+	binary.BigEndian.PutUint16(p.Buf[at:], c)
+	p.VNet.Flags &^= port.VNetNeedsCsum
+	return true
+}
+
+// startChecksum prepares a superframe whose checksum a NIC has verified and
+// whose segments now need one each: pseudo-header sum in the field, the rest
+// left to whoever segments it.
+func startChecksum(p *packet, l4 int) {
+	proto, field := uint64(protoTCP), 16
+	if t := p.VNet.GSOType &^ port.GSOECN; t != port.GSOTCPv4 && t != port.GSOTCPv6 {
+		proto, field = protoUDP, 6
+	}
+	addrs := p.Buf[p.l3+12 : p.l3+20]
+	if p.v6 {
+		addrs = p.Buf[p.l3+8 : p.l3+40]
+	}
+	pseudo := fold(sum(addrs, proto+uint64(p.End-l4)))
+	binary.BigEndian.PutUint16(p.Buf[l4+field:], pseudo)
+	p.VNet.Flags |= port.VNetNeedsCsum
+	p.VNet.CsumStart = uint16(l4 - p.Start)
+	p.VNet.CsumOffset = uint16(field)
+}
+
+// injectBatch bounds how many frames of one TAP are sent before the port has
+// its turn again.
+const injectBatch = 32
+
+// inject sends what the kernel has put on a subinterface's TAP.
+func (w *Worker) inject(s *Subinterface) {
+	for i := range injectBatch {
+		buf := w.injectBufs[i]
+		n, err := unix.Read(s.Punt.FD, buf[port.Headroom:])
+		if err != nil || n < vlan.EthLen {
+			break // EAGAIN: empty. EBADFD: the namespace is gone, and the TAP with it
+		}
+		f := &w.injectFrames[i]
+		*f = port.Frame{Buf: buf, End: port.Headroom + n}
+		eth := buf[port.Headroom : port.Headroom+vlan.EthLen]
+		h := vlan.NewHeader([6]byte(eth[0:6]), [6]byte(eth[6:12]), w.port.TPID, s.Outer, s.Inner)
+		f.Start = h.Put(buf, port.Headroom+vlan.EthLen, binary.BigEndian.Uint16(eth[12:]))
+		w.enqueueControl(s.Port, f)
+		s.Counters.Injected.Add(1)
+	}
+	w.transmit()
+}

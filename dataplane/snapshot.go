@@ -1,0 +1,137 @@
+package dataplane
+
+import (
+	"net/netip"
+	"sync/atomic"
+
+	"msee/dataplane/fib"
+	"msee/dataplane/port"
+	"msee/vlan"
+)
+
+// Snapshot is everything the workers read: immutable once published, replaced
+// as a whole. Only the live members of a NextHopGroup change under it, so that
+// losing a neighbor is one store per group whatever the number of routes.
+type Snapshot struct {
+	Ports []*Port // by Port.Index; nil where there is none
+	VRFs  []VRF   // by Subinterface.VRF
+}
+
+// VRF is one forwarding table.
+type VRF struct {
+	Name string
+	FIB  *fib.Table[*NextHopGroup]
+}
+
+// Port is a port's demultiplexing table. It is immutable; a new table for the
+// same port keeps Index, Port and Counters.
+type Port struct {
+	Index    int // in Snapshot.Ports; never used again for another port
+	Name     string
+	Port     port.Port
+	TPID     uint16 // of the outer tag
+	Counters *PortCounters
+
+	// Arrays rather than maps: a tag is its own index. dot1q[0] is the
+	// untagged subinterface.
+	dot1q [4096]*Subinterface
+	qinq  [4096]*[4096]*Subinterface
+	// subinterfaces lists what the tables hold.
+	subinterfaces []*Subinterface
+}
+
+// NewPort makes the demultiplexing table of a port for its subinterfaces.
+// No two of them have the same tags.
+func NewPort(index int, name string, p port.Port, tpid uint16, counters *PortCounters, subs []*Subinterface) *Port {
+	t := &Port{Index: index, Name: name, Port: p, TPID: tpid, Counters: counters, subinterfaces: subs}
+	for _, s := range subs {
+		if s.Inner == 0 {
+			t.dot1q[s.Outer] = s
+			continue
+		}
+		if t.qinq[s.Outer] == nil {
+			t.qinq[s.Outer] = new([4096]*Subinterface)
+		}
+		t.qinq[s.Outer][s.Inner] = s
+	}
+	return t
+}
+
+// Subinterface is an L3 interface. It is immutable but for its counters.
+type Subinterface struct {
+	Name         string
+	Port         int        // Port.Index
+	VRF          int        // index in Snapshot.VRFs
+	Outer, Inner uint16     // VLAN identifiers; see vlan.Stack
+	MTU          int        // of IP packets, octets
+	Addr4, Addr6 netip.Addr // ours; the source of ICMP errors. Invalid if there is none
+	Punt         *Punt      // the kernel's side; nil in tests that need none
+	Counters     *Counters
+}
+
+// NextHopGroup is where a route leads. Routes share groups.
+type NextHopGroup struct {
+	Kind GroupKind
+	// NextHops are all members, resolved or not, for resolution and for show.
+	NextHops []NextHop
+	// live are the members that can be used now, in NextHops' order.
+	live atomic.Pointer[[]*Rewrite]
+}
+
+// GroupKind says what a route does with a packet.
+type GroupKind uint8
+
+const (
+	Forward   GroupKind = iota // to one of the live members
+	Local                      // ours: to the kernel
+	Glean                      // on a connected subnet, neighbor not known yet
+	Blackhole                  // discard
+)
+
+func (k GroupKind) String() string {
+	return [...]string{"forward", "local", "glean", "blackhole"}[k]
+}
+
+// NextHop is a neighbor on a subinterface. In a Glean group Addr is invalid:
+// the packet's own destination is the neighbor.
+type NextHop struct {
+	Subinterface *Subinterface
+	Addr         netip.Addr
+}
+
+// Rewrite is a resolved adjacency: all it takes to send a packet to a
+// neighbor. It is immutable.
+type Rewrite struct {
+	Out    *Subinterface
+	Header vlan.Header
+}
+
+// SetLive replaces the members that can be used now; one atomic store.
+func (g *NextHopGroup) SetLive(live []*Rewrite) { g.live.Store(&live) }
+
+// Live returns the members that can be used now.
+func (g *NextHopGroup) Live() []*Rewrite {
+	if p := g.live.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Counters are a subinterface's. Workers add to them at most once per batch
+// and run of frames. A GSO superframe counts as one frame.
+type Counters struct {
+	RxFrames, RxBytes atomic.Uint64 // octets of IP packets
+	TxFrames, TxBytes atomic.Uint64
+	RxDrops           atomic.Uint64 // received here and given a drop verdict
+	Injected          atomic.Uint64 // frames the kernel sent
+	Generated         atomic.Uint64 // ICMP errors sent
+}
+
+// PortCounters are a port's: what its worker received, by verdict.
+type PortCounters struct {
+	RxFrames, RxBytes atomic.Uint64 // octets of frames without FCS
+	TxFrames, TxBytes atomic.Uint64 // by any worker
+	TxDrops           atomic.Uint64
+	Errors            atomic.Uint64 // of the device, receive and transmit
+	Verdicts          [verdictCount]atomic.Uint64
+}

@@ -1,0 +1,344 @@
+package dataplane
+
+import (
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"msee/dataplane/port"
+)
+
+// Worker runs the pipeline for one port, to completion, on a thread of its
+// own: it takes a batch, decides each frame, sends what is to be sent by its
+// own senders on every egress port, and gives the batch back.
+type Worker struct {
+	engine *Engine
+	log    *slog.Logger
+	index  int // of its port
+	device port.Port
+	mac    port.MAC
+
+	snap    *Snapshot // of the current batch
+	adopted atomic.Pointer[Snapshot]
+	port    *Port // snap.Ports[index]
+	now     time.Duration
+
+	batch    []port.Frame
+	packet   packet
+	verdicts [verdictCount]uint64 // of the current batch
+	rx, tx   run
+
+	egress []*egressQueue // by port index; nil where there is none
+	queues []*egressQueue // the same without holes
+
+	replies    []port.Frame // ICMP errors of the current batch
+	icmpBucket tokenBucket
+	asked      [64]question // recent resolution requests
+
+	epoll        int
+	wake         int // eventfd: a snapshot to adopt, or stop
+	taps         map[int]*Subinterface
+	injectBufs   [][]byte
+	injectFrames []port.Frame
+	stopping     atomic.Bool
+	done         chan struct{}
+}
+
+// egressQueue is one worker's way out by one port.
+type egressQueue struct {
+	port    *Port
+	sender  port.Sender
+	control []*port.Frame // ours (inject, ICMP): goes first
+	frames  []*port.Frame // forwarded
+}
+
+// run counts consecutive frames of one subinterface, so that its atomic
+// counters are touched once per run.
+type run struct {
+	counters      *Counters
+	frames, bytes uint64
+}
+
+// maxReplies is the number of ICMP errors one batch can cause.
+const maxReplies = 32
+
+// injectBufLen holds a frame of the largest MTU a TAP can have here.
+const injectBufLen = port.Headroom + 9216 + 64
+
+// tapCheckEvery is after how many full batches in a row the TAPs get a turn.
+const tapCheckEvery = 8
+
+func newWorker(e *Engine, index int, p port.Port) (*Worker, error) {
+	w := &Worker{
+		engine: e, log: e.log.With("port", p.Name()), index: index, device: p, mac: p.MAC(),
+		batch:        make([]port.Frame, port.BatchSize),
+		replies:      make([]port.Frame, 0, maxReplies),
+		icmpBucket:   newTokenBucket(icmpPerSecond, icmpBurst),
+		taps:         map[int]*Subinterface{},
+		injectFrames: make([]port.Frame, injectBatch),
+		done:         make(chan struct{}),
+	}
+	for range injectBatch {
+		w.injectBufs = append(w.injectBufs, make([]byte, injectBufLen))
+	}
+	var err error
+	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, err
+	}
+	if w.wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		unix.Close(w.epoll)
+		return nil, err
+	}
+	w.watch(w.wake)
+	if p.FD() >= 0 {
+		w.watch(p.FD())
+	}
+	return w, nil
+}
+
+// run is the worker's goroutine: Engine starts it, stop ends it.
+func (w *Worker) run() {
+	runtime.LockOSThread()
+	defer close(w.done)
+	defer w.release()
+	full := 0
+	for !w.stopping.Load() {
+		switch n := w.step(); {
+		case n == 0:
+			w.wait(-1)
+			full = 0
+		case full >= tapCheckEvery:
+			w.wait(0)
+			full = 0
+		default:
+			full++
+		}
+	}
+}
+
+// step takes one batch through the pipeline and returns its size.
+func (w *Worker) step() int {
+	if snap := w.engine.snap.Load(); snap != w.snap {
+		w.adopt(snap)
+	}
+	n, err := w.device.Recv(w.batch)
+	if err != nil {
+		w.port.Counters.Errors.Add(1)
+	}
+	if n == 0 {
+		return 0
+	}
+	w.now = time.Since(w.engine.epoch)
+	p := &w.packet
+	var bytes uint64
+	for i := range w.batch[:n] {
+		p.Frame = &w.batch[i]
+		p.in = nil
+		bytes += uint64(p.Frame.Len())
+		if v := w.forward(p); v != Transmit { // transmit settles those
+			w.verdicts[v]++
+			if v >= DropRunt && p.in != nil {
+				p.in.Counters.RxDrops.Add(1)
+			}
+		}
+	}
+	w.transmit()
+	w.device.Release()
+	w.replies = w.replies[:0]
+	w.publishCounters(uint64(n), bytes)
+	return n
+}
+
+// countRx and countTx count a frame for the subinterface it came in or leaves
+// by.
+func (w *Worker) countRx(p *packet) {
+	if w.rx.counters != p.in.Counters {
+		w.flushRx()
+		w.rx.counters = p.in.Counters
+	}
+	w.rx.frames++
+	w.rx.bytes += uint64(p.End - p.l3)
+}
+
+func (w *Worker) countTx(p *packet) {
+	if w.tx.counters != p.out.Out.Counters {
+		w.flushTx()
+		w.tx.counters = p.out.Out.Counters
+	}
+	w.tx.frames++
+	w.tx.bytes += uint64(p.End - p.l3)
+}
+
+func (w *Worker) flushRx() {
+	if w.rx.frames > 0 {
+		w.rx.counters.RxFrames.Add(w.rx.frames)
+		w.rx.counters.RxBytes.Add(w.rx.bytes)
+	}
+	w.rx = run{}
+}
+
+func (w *Worker) flushTx() {
+	if w.tx.frames > 0 {
+		w.tx.counters.TxFrames.Add(w.tx.frames)
+		w.tx.counters.TxBytes.Add(w.tx.bytes)
+	}
+	w.tx = run{}
+}
+
+// publishCounters moves the batch's counts to where others may read them.
+func (w *Worker) publishCounters(frames, bytes uint64) {
+	w.flushRx()
+	w.flushTx()
+	c := w.port.Counters
+	c.RxFrames.Add(frames)
+	c.RxBytes.Add(bytes)
+	for v, n := range w.verdicts {
+		if n > 0 {
+			c.Verdicts[v].Add(n)
+			w.verdicts[v] = 0
+		}
+	}
+}
+
+// enqueueControl puts a frame of our own in line, ahead of forwarded ones.
+func (w *Worker) enqueueControl(portIndex int, f *port.Frame) {
+	if q := w.egress[portIndex]; q != nil {
+		q.control = append(q.control, f)
+	}
+}
+
+// wait sleeps until the port, a TAP or the engine has something, at most
+// timeout milliseconds (-1: forever), and serves the TAPs.
+func (w *Worker) wait(timeout int) {
+	var events [16]unix.EpollEvent
+	n, err := unix.EpollWait(w.epoll, events[:], timeout)
+	if err != nil {
+		return // EINTR
+	}
+	w.now = time.Since(w.engine.epoch)
+	for _, ev := range events[:n] {
+		fd := int(ev.Fd)
+		if fd == w.wake {
+			var buf [8]byte
+			unix.Read(w.wake, buf[:])
+		} else if s := w.taps[fd]; s != nil {
+			w.inject(s)
+		}
+	}
+}
+
+// adopt makes a new snapshot the current one: opens senders for ports that
+// came, closes those of ports that went, watches the right TAPs.
+func (w *Worker) adopt(snap *Snapshot) {
+	w.snap = snap
+	if p := snap.Ports[w.index]; p != w.port {
+		w.port = p
+		w.adoptTaps()
+	}
+	w.adoptSenders()
+	w.adopted.Store(snap)
+}
+
+func (w *Worker) adoptSenders() {
+	for i, q := range w.egress {
+		if q != nil && (w.snap.Ports[i] == nil || w.snap.Ports[i].Port != q.port.Port) {
+			q.sender.Close()
+			w.egress[i] = nil
+		}
+	}
+	for len(w.egress) < len(w.snap.Ports) {
+		w.egress = append(w.egress, nil)
+	}
+	w.queues = w.queues[:0]
+	for i, p := range w.snap.Ports {
+		if p == nil {
+			continue
+		}
+		q := w.egress[i]
+		if q == nil {
+			sender, err := p.Port.NewSender()
+			if err != nil {
+				w.log.Error("open transmit queue", "egress", p.Name, "err", err)
+				continue
+			}
+			q = &egressQueue{sender: sender,
+				control: make([]*port.Frame, 0, injectBatch+maxReplies),
+				frames:  make([]*port.Frame, 0, port.BatchSize)}
+			w.egress[i] = q
+		}
+		q.port = p
+		w.queues = append(w.queues, q)
+	}
+}
+
+func (w *Worker) adoptTaps() {
+	for fd := range w.taps {
+		// An error means that the descriptor is closed, and so not watched.
+		unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+		delete(w.taps, fd)
+	}
+	for _, s := range w.port.subinterfaces {
+		if s.Punt != nil {
+			w.watch(s.Punt.FD)
+			w.taps[s.Punt.FD] = s
+		}
+	}
+}
+
+func (w *Worker) watch(fd int) {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		w.log.Error("watch descriptor", "fd", fd, "err", err)
+	}
+}
+
+// question is a neighbor that was asked for not long ago.
+type question struct {
+	sub  *Subinterface
+	addr netip.Addr
+	at   time.Duration
+}
+
+// askAgain is how long a worker waits before it asks for a neighbor again.
+const askAgain = 200 * time.Millisecond
+
+// resolve asks the control side, without waiting, to find a neighbor.
+func (w *Worker) resolve(s *Subinterface, addr netip.Addr) {
+	b := addr.As16()
+	q := &w.asked[(b[15]^b[14]<<3)%64]
+	if q.sub == s && q.addr == addr && w.now-q.at < askAgain {
+		return
+	}
+	*q = question{s, addr, w.now}
+	select {
+	case w.engine.unresolved <- Unresolved{s, addr}:
+	default: // the control side is behind; the next packet asks again
+	}
+}
+
+// stop ends the worker and waits for it.
+func (w *Worker) stop() {
+	w.stopping.Store(true)
+	w.kick()
+	<-w.done
+}
+
+// kick wakes the worker if it sleeps.
+func (w *Worker) kick() {
+	unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+}
+
+// release closes what the worker opened, on its way out.
+func (w *Worker) release() {
+	for _, q := range w.egress {
+		if q != nil {
+			q.sender.Close()
+		}
+	}
+	unix.Close(w.epoll)
+	unix.Close(w.wake)
+}

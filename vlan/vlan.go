@@ -1,0 +1,120 @@
+// Package vlan is the 802.1Q tag: reading one or two of them off a frame, and
+// composing the Ethernet header in front of a packet (IEEE 802.1Q-2022 §9).
+//
+// Azure uses EtherType 0x8100 for both tags of QinQ; 802.1ad's 0x88a8 for the
+// outer tag is a port's setting.
+package vlan
+
+import "encoding/binary"
+
+// EtherTypes of a tag (its TPID).
+const (
+	TPIDQ  = 0x8100 // 802.1Q C-tag; Azure's S-tag too
+	TPIDAD = 0x88a8 // 802.1ad S-tag
+)
+
+// TagLen is the length of a tag in octets.
+const TagLen = 4
+
+// EthLen is the length of an untagged Ethernet header.
+const EthLen = 14
+
+// MaxHeaderLen is the length of an Ethernet header with two tags.
+const MaxHeaderLen = EthLen + 2*TagLen
+
+// Stack is what stands before the payload of a frame.
+type Stack struct {
+	OuterTPID uint16 // 0 if untagged
+	Outer     uint16 // VLAN identifier of the first tag, 0 if untagged or priority-tagged
+	Inner     uint16 // VLAN identifier of the second tag, 0 if there is none
+	Tags      int    // number of tags, 0 to 2
+	EtherType uint16 // of the payload; still a TPID if there are more than two tags
+	Len       int    // octets of b in front of the payload
+}
+
+// Parse reads the Ethernet header of b. hiddenTPID and hiddenTCI are an outer
+// tag that the device took off and keeps beside the frame; hiddenTPID is 0 if
+// there is none. It reports false if b is too short for what it announces.
+func Parse(b []byte, hiddenTPID, hiddenTCI uint16) (s Stack, ok bool) {
+	if len(b) < EthLen {
+		return s, false
+	}
+	s.EtherType = binary.BigEndian.Uint16(b[12:])
+	s.Len = EthLen
+	if hiddenTPID != 0 {
+		s.OuterTPID, s.Outer, s.Tags = hiddenTPID, vid(hiddenTCI), 1
+	}
+	for s.Tags < 2 && isTPID(s.EtherType) {
+		if len(b) < s.Len+TagLen {
+			return s, false
+		}
+		id := vid(binary.BigEndian.Uint16(b[s.Len:]))
+		if s.Tags == 0 {
+			s.OuterTPID, s.Outer = s.EtherType, id
+		} else {
+			s.Inner = id
+		}
+		s.EtherType = binary.BigEndian.Uint16(b[s.Len+2:])
+		s.Len += TagLen
+		s.Tags++
+	}
+	return s, true
+}
+
+func isTPID(etherType uint16) bool { return etherType == TPIDQ || etherType == TPIDAD }
+
+// vid takes the 12-bit VLAN identifier out of a TCI (802.1Q-2022 §9.6).
+func vid(tci uint16) uint16 { return tci & 0x0fff }
+
+// Header is a composed Ethernet header up to, but without, the EtherType of
+// the payload.
+type Header struct {
+	b   [MaxHeaderLen - 2]byte
+	len int
+}
+
+// NewHeader composes the header of frames from src to dst: untagged if outer
+// is 0, one tag of EtherType tpid if inner is 0, two otherwise (the inner one
+// always a C-tag).
+func NewHeader(dst, src [6]byte, tpid, outer, inner uint16) Header {
+	var h Header
+	copy(h.b[0:], dst[:])
+	copy(h.b[6:], src[:])
+	h.len = 12
+	if outer != 0 {
+		h.push(tpid, outer)
+	}
+	if inner != 0 {
+		h.push(TPIDQ, inner)
+	}
+	return h
+}
+
+func (h *Header) push(tpid, id uint16) {
+	binary.BigEndian.PutUint16(h.b[h.len:], tpid)
+	binary.BigEndian.PutUint16(h.b[h.len+2:], id)
+	h.len += TagLen
+}
+
+// Len returns the length of the header with its EtherType, in octets.
+func (h *Header) Len() int { return h.len + 2 }
+
+// Put writes the header and etherType so that they end where the payload
+// begins, at b[payload], and returns where they begin. There must be
+// MaxHeaderLen octets in front of payload.
+func (h *Header) Put(b []byte, payload int, etherType uint16) int {
+	// Moves of constant size compile to a few loads and stores; one copy of
+	// variable length would be a call.
+	start := payload - 2 - h.len
+	dst := b[start:payload:payload]
+	_ = dst[13]
+	copy(dst[:12], h.b[:12])
+	if h.len > 12 {
+		copy(dst[12:16], h.b[12:16])
+		if h.len > 16 {
+			copy(dst[16:20], h.b[16:20])
+		}
+	}
+	binary.BigEndian.PutUint16(dst[h.len:], etherType)
+	return start
+}

@@ -1,0 +1,92 @@
+package vlan
+
+import (
+	"bytes"
+	"testing"
+)
+
+var (
+	dst = [6]byte{2, 0, 0, 0, 0, 1}
+	src = [6]byte{2, 0, 0, 0, 0, 2}
+)
+
+func TestParse(t *testing.T) {
+	eth := append(dst[:], src[:]...)
+	frame := func(tail ...byte) []byte { return append(bytes.Clone(eth), tail...) }
+	tests := []struct {
+		name       string
+		b          []byte
+		tpid, tci  uint16
+		want       Stack
+		incomplete bool
+	}{
+		{name: "untagged", b: frame(8, 0), want: Stack{EtherType: 0x800, Len: 14}},
+		{name: "dot1q inline", b: frame(0x81, 0, 0x20, 100, 8, 0),
+			want: Stack{OuterTPID: TPIDQ, Outer: 100, Tags: 1, EtherType: 0x800, Len: 18}},
+		{name: "dot1q hidden", b: frame(8, 0), tpid: TPIDQ, tci: 0x2064,
+			want: Stack{OuterTPID: TPIDQ, Outer: 100, Tags: 1, EtherType: 0x800, Len: 14}},
+		{name: "priority tag", b: frame(0x81, 0, 0xe0, 0, 8, 0),
+			want: Stack{OuterTPID: TPIDQ, Outer: 0, Tags: 1, EtherType: 0x800, Len: 18}},
+		{name: "qinq inline", b: frame(0x88, 0xa8, 0, 7, 0x81, 0, 0, 9, 0x86, 0xdd),
+			want: Stack{OuterTPID: TPIDAD, Outer: 7, Inner: 9, Tags: 2, EtherType: 0x86dd, Len: 22}},
+		{name: "qinq, outer hidden", b: frame(0x81, 0, 0, 9, 0x86, 0xdd), tpid: TPIDQ, tci: 7,
+			want: Stack{OuterTPID: TPIDQ, Outer: 7, Inner: 9, Tags: 2, EtherType: 0x86dd, Len: 18}},
+		{name: "three tags", b: frame(0x81, 0, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3, 8, 0),
+			want: Stack{OuterTPID: TPIDQ, Outer: 1, Inner: 2, Tags: 2, EtherType: TPIDQ, Len: 22}},
+		{name: "runt", b: eth, incomplete: true},
+		{name: "cut in the tag", b: frame(0x81, 0, 0), incomplete: true},
+		{name: "cut in the second tag", b: frame(0x81, 0, 0, 1, 0x81, 0, 0), incomplete: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, ok := Parse(tt.b, tt.tpid, tt.tci)
+			if ok == tt.incomplete {
+				t.Fatalf("ok = %v", ok)
+			}
+			if ok && got != tt.want {
+				t.Errorf("got  %+v\nwant %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestHeaderRoundTrip(t *testing.T) {
+	tests := []struct{ outer, inner uint16 }{{0, 0}, {100, 0}, {7, 4094}}
+	for _, tt := range tests {
+		h := NewHeader(dst, src, TPIDAD, tt.outer, tt.inner)
+		b := make([]byte, 64)
+		start := h.Put(b, 40, 0x86dd)
+		if got := 40 - start; got != h.Len() {
+			t.Errorf("%+v: wrote %d octets, Len says %d", tt, got, h.Len())
+		}
+		s, ok := Parse(b[start:], 0, 0)
+		if !ok || s.Outer != tt.outer || s.Inner != tt.inner || s.EtherType != 0x86dd || s.Len != h.Len() {
+			t.Errorf("%+v: parsed %+v, %v", tt, s, ok)
+		}
+		if !bytes.Equal(b[start:start+6], dst[:]) || !bytes.Equal(b[start+6:start+12], src[:]) {
+			t.Errorf("%+v: addresses % x", tt, b[start:start+12])
+		}
+		for i, c := range append(b[:start:start], b[40:]...) {
+			if c != 0 {
+				t.Fatalf("%+v: octet %d outside of the header was written", tt, i)
+			}
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0, 0, 100, 8, 0}, uint16(0), uint16(0))
+	f.Add([]byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0, 0, 9, 0x86, 0xdd}, uint16(TPIDQ), uint16(7))
+	f.Fuzz(func(t *testing.T, b []byte, tpid, tci uint16) {
+		s, ok := Parse(b, tpid, tci)
+		if !ok {
+			return
+		}
+		if s.Len > len(b) || s.Tags > 2 || s.Outer > 4095 || s.Inner > 4095 {
+			t.Fatalf("%+v of %d octets", s, len(b))
+		}
+		if s.Tags == 0 && (s.Outer != 0 || s.Inner != 0) {
+			t.Fatalf("identifiers without tags: %+v", s)
+		}
+	})
+}
