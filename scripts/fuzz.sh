@@ -21,7 +21,7 @@ deadline_race() {
 failed=0
 for target in "${targets[@]}"; do
 	read -r dir name <<<"$target"
-	if out=$(go test -run='^$' -fuzz="^$name\$" -fuzztime="$FUZZTIME" -parallel=2 "$dir" 2>&1) || deadline_race "$out"; then
+	if out=$(go test -run='^$' -fuzz="^$name\$" -fuzztime="$FUZZTIME" -fuzzminimizetime=20x -parallel=2 "$dir" 2>&1) || deadline_race "$out"; then
 		echo "fuzz $dir $name: $(grep -oE 'execs: [0-9]+ ' <<<"$out" | tail -n 1)in $FUZZTIME"
 	else
 		printf '%s\nfuzz %s %s: FAILED\n' "$out" "$dir" "$name"

@@ -1,0 +1,417 @@
+package bgp
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+)
+
+// model is the RIB's slow twin: it keeps only what was put in, and works out
+// all else from scratch, each time.
+type model struct {
+	policy     Policy
+	peers      []Peer
+	originated []netip.Prefix
+	in         map[string]map[netip.Prefix]*Attrs
+	stale      map[string]map[netip.Prefix]bool
+}
+
+type modelRoute struct {
+	from  Peer
+	attrs *Attrs
+}
+
+// accepted returns the routes to each prefix that import policy lets pass.
+func (m *model) accepted() map[netip.Prefix][]modelRoute {
+	out := map[netip.Prefix][]modelRoute{}
+	for _, p := range m.originated {
+		out[p] = append(out[p], modelRoute{Peer{Side: SideLocal}, &Attrs{}})
+	}
+	for _, peer := range m.peers {
+		for p, a := range m.in[peer.Name] {
+			if b, why := m.policy.Import(&peer, Route{p, a}); why == "" {
+				out[p] = append(out[p], modelRoute{peer, b})
+			}
+		}
+	}
+	return out
+}
+
+// best filters by one rule after the other, and orders what remains.
+func best(routes []modelRoute) []modelRoute {
+	for _, score := range []func(modelRoute) int{
+		func(r modelRoute) int { return map[Side]int{SideLocal: 1}[r.from.Side] },
+		func(r modelRoute) int { return r.from.Weight },
+		func(r modelRoute) int { return 1000 - len(r.attrs.ASPath) },
+		func(r modelRoute) int { return map[Side]int{SideGateway: 1}[r.from.Side] },
+	} {
+		top := -1
+		for _, r := range routes {
+			top = max(top, score(r))
+		}
+		routes = slices.DeleteFunc(slices.Clone(routes), func(r modelRoute) bool { return score(r) != top })
+	}
+	slices.SortFunc(routes, func(a, b modelRoute) int { return a.from.Addr.Compare(b.from.Addr) })
+	return routes[:min(len(routes), 8)]
+}
+
+// outcome is all that a RIB tells the world, rendered.
+type outcome struct {
+	fib map[netip.Prefix]string
+	out map[string]map[netip.Prefix]string
+}
+
+func newOutcome(peers []Peer) outcome {
+	o := outcome{fib: map[netip.Prefix]string{}, out: map[string]map[netip.Prefix]string{}}
+	for _, p := range peers {
+		o.out[p.Name] = map[netip.Prefix]string{}
+	}
+	return o
+}
+
+func (m *model) outcome() outcome {
+	o := newOutcome(m.peers)
+	for prefix, routes := range m.accepted() {
+		set := best(routes)
+		var hops []NextHop
+		for _, r := range set {
+			if r.from.Side != SideLocal && !slices.ContainsFunc(hops, func(h NextHop) bool { return h.Addr == r.attrs.NextHop }) {
+				hops = append(hops, NextHop{r.from.Name, r.attrs.NextHop})
+			}
+		}
+		if len(hops) > 0 {
+			o.fib[prefix] = fmt.Sprint(hops)
+		}
+		for _, to := range m.peers {
+			if a := m.policy.Export(&to, &set[0].from, Route{prefix, set[0].attrs}); a != nil {
+				o.out[to.Name][prefix] = fmt.Sprintf("%+v", *a)
+			}
+		}
+	}
+	return o
+}
+
+// apply makes changes to what was known, and fails if one changes nothing.
+func (o *outcome) apply(t *testing.T, c Changes) {
+	t.Helper()
+	seen := map[netip.Prefix]bool{}
+	for _, rc := range c.Routes {
+		was, is := o.fib[rc.Prefix], fmt.Sprint(rc.NextHops)
+		if len(rc.NextHops) == 0 {
+			is = ""
+		}
+		if was == is || seen[rc.Prefix] {
+			t.Fatalf("a change that changes nothing: %v %s", rc.Prefix, is)
+		}
+		seen[rc.Prefix] = true
+		o.fib[rc.Prefix] = is
+		if is == "" {
+			delete(o.fib, rc.Prefix)
+		}
+	}
+	for _, u := range c.Updates {
+		o.applyUpdate(t, u)
+	}
+}
+
+func (o *outcome) applyUpdate(t *testing.T, u Update) {
+	t.Helper()
+	table := o.out[u.Session]
+	if table == nil {
+		t.Fatalf("an update for %q", u.Session)
+	}
+	for _, r := range u.Announce {
+		is := fmt.Sprintf("%+v", *r.Attrs)
+		if table[r.Prefix] == is {
+			t.Fatalf("%s is told %v again", u.Session, r.Prefix)
+		}
+		table[r.Prefix] = is
+	}
+	for _, p := range u.Withdraw {
+		if _, ok := table[p]; !ok {
+			t.Fatalf("%s is told to forget %v, which it does not know", u.Session, p)
+		}
+		delete(table, p)
+	}
+}
+
+// setPeers forgets the tables of names that are gone, and begins those of new
+// ones.
+func (o *outcome) setPeers(peers []Peer) {
+	was := o.out
+	o.out = newOutcome(peers).out
+	for name := range o.out {
+		if was[name] != nil {
+			o.out[name] = was[name]
+		}
+	}
+}
+
+// world is a kind of VRF to play in.
+type world struct {
+	policy   Policy
+	peers    []Peer
+	prefixes []netip.Prefix
+}
+
+func worlds() []world {
+	prefixes := pfxs("0.0.0.0/0", "10.1.0.0/16", "10.1.1.0/24", "10.2.0.0/16", "127.0.0.0/8", "203.0.113.0/24",
+		"203.0.113.4/30", "2001:db8:1::/48", "::/0", "2001:db8:2::/48")
+	lowerA1, heavyB := gatewayA1, gatewayB0
+	lowerA1.Addr, heavyB.Weight = addr("10.255.0.11"), 10
+	return []world{
+		{PrivatePeering(), []Peer{customer4, customer6, gatewayA0, lowerA1, heavyB}, prefixes},
+		{MicrosoftPeering(pfxs("203.0.113.0/24", "2001:db8::/32")), []Peer{customer4, customer6}, prefixes},
+		{Gateway(), []Peer{msee0, msee1}, prefixes},
+	}
+}
+
+func randomAttrs(r *rand.Rand, p Peer) *Attrs {
+	a := &Attrs{NextHop: p.Addr, Origin: uint8(r.IntN(2)), ASPath: []uint32{p.AS}}
+	for range r.IntN(3) {
+		a.ASPath = append(a.ASPath, []uint32{p.AS, ASMSEE, 64512, 3}[r.IntN(4)])
+	}
+	switch r.IntN(12) {
+	case 0:
+		a.ASPath[0] = 7
+	case 1:
+		a.NextHop = addr("192.0.2.1")
+	case 2:
+		a.NextHop = gatewayA0.Addr
+	case 3:
+		a.Communities = []uint32{r.Uint32()}
+	case 4:
+		a.MED, a.HasMED = r.Uint32N(2), true
+	}
+	return a
+}
+
+func (m *model) randomUpdate(r *rand.Rand, w world) Update {
+	peer := w.peers[r.IntN(len(w.peers))]
+	u := Update{Session: peer.Name}
+	for range r.IntN(4) {
+		u.Withdraw = append(u.Withdraw, w.prefixes[r.IntN(len(w.prefixes))])
+	}
+	shared := randomAttrs(r, peer)
+	for range r.IntN(6) {
+		if r.IntN(3) == 0 {
+			shared = randomAttrs(r, peer)
+		}
+		u.Announce = append(u.Announce, Route{w.prefixes[r.IntN(len(w.prefixes))], shared})
+	}
+	return u
+}
+
+func (m *model) update(u Update) {
+	if !slices.ContainsFunc(m.peers, func(p Peer) bool { return p.Name == u.Session }) {
+		return
+	}
+	if m.in[u.Session] == nil {
+		m.in[u.Session], m.stale[u.Session] = map[netip.Prefix]*Attrs{}, map[netip.Prefix]bool{}
+	}
+	for _, p := range u.Withdraw {
+		delete(m.in[u.Session], p)
+		delete(m.stale[u.Session], p)
+	}
+	for _, r := range u.Announce {
+		m.in[u.Session][r.Prefix] = r.Attrs
+		delete(m.stale[u.Session], r.Prefix)
+	}
+}
+
+func (m *model) markStale() {
+	for name, routes := range m.in {
+		for p := range routes {
+			m.stale[name][p] = true
+		}
+	}
+}
+
+func (m *model) sweep(session string) {
+	for p := range m.stale[session] {
+		delete(m.in[session], p)
+	}
+	clear(m.stale[session])
+}
+
+// setPeers leaves some of the world's out and changes others.
+func (m *model) setPeers(r *rand.Rand, w world) {
+	var peers []Peer
+	for _, p := range w.peers {
+		switch r.IntN(8) {
+		case 0:
+			continue
+		case 1:
+			p.Weight = r.IntN(3)
+		case 2:
+			p.Connection = []string{"A", "B"}[r.IntN(2)]
+		case 3:
+			p.Subnet = netip.Prefix{}
+		case 4:
+			p.AS = 64512
+		case 5:
+			p.Local, p.Addr, p.Subnet = customer6.Local, customer6.Addr, customer6.Subnet // the other family
+		}
+		peers = append(peers, p)
+	}
+	for name := range m.in {
+		was := slices.IndexFunc(m.peers, func(p Peer) bool { return p.Name == name })
+		if was < 0 || !slices.ContainsFunc(peers, m.peers[was].sameSessionAs) {
+			delete(m.in, name)
+			delete(m.stale, name)
+		}
+	}
+	m.peers = peers
+}
+
+func (p Peer) sameSessionAs(q Peer) bool { return p.sameSession(&q) }
+
+// step does one random thing to both.
+func step(r *rand.Rand, rib *RIB, m *model, w world, seen *outcome) Changes {
+	session := w.peers[r.IntN(len(w.peers))].Name
+	switch r.IntN(16) {
+	case 0:
+		delete(m.in, session)
+		delete(m.stale, session)
+		return rib.Down(session)
+	case 1:
+		m.markStale()
+		rib.MarkStale()
+		return Changes{}
+	case 2:
+		m.sweep(session)
+		return rib.Sweep(session)
+	case 3:
+		m.setPeers(r, w)
+		seen.setPeers(m.peers)
+		return rib.SetPeers(m.peers)
+	case 4:
+		m.policy.AllowOwnAS, m.policy.AllowRemoteVnetTraffic = r.IntN(2) == 0, r.IntN(2) == 0
+		return rib.SetPolicy(m.policy)
+	case 5:
+		if w.policy.Kind != KindGateway {
+			return Changes{}
+		}
+		m.originated = [][]netip.Prefix{nil, w.prefixes[1:3], w.prefixes[1:2], w.prefixes[6:8]}[r.IntN(4)]
+		m.policy.AddressSpace = m.originated
+		return rib.Originate(m.originated)
+	}
+	u := m.randomUpdate(r, w)
+	m.update(u)
+	return rib.Apply(u)
+}
+
+// TestModel plays a thousand random histories and compares the sum of all
+// changes, and the RIB's own account, with the model: in the first histories
+// after every step, then now and then.
+func TestModel(t *testing.T) {
+	for seed := range uint64(1000) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		w := worlds()[seed%3]
+		rib := NewRIB(w.policy, w.peers)
+		m := &model{policy: w.policy, peers: w.peers, in: map[string]map[netip.Prefix]*Attrs{}, stale: map[string]map[netip.Prefix]bool{}}
+		seen := newOutcome(w.peers)
+		for i := range 25 {
+			seen.apply(t, step(r, rib, m, w, &seen))
+			if seed < 200 || i%5 == 4 {
+				compare(t, seed, rib, m, seen)
+			}
+		}
+		if t.Failed() {
+			return
+		}
+		rib.Originate(nil)
+		for _, p := range w.peers {
+			rib.Down(p.Name)
+		}
+		if rib.Len() != 0 || len(rib.attrs.sets) != 0 {
+			t.Fatalf("seed %d: %d prefixes, %d attribute sets are left", seed, rib.Len(), len(rib.attrs.sets))
+		}
+	}
+}
+
+func compare(t *testing.T, seed uint64, rib *RIB, m *model, seen outcome) {
+	t.Helper()
+	want := m.outcome()
+	if !maps.Equal(seen.fib, want.fib) {
+		t.Fatalf("seed %d: next hops\n got %v\nwant %v", seed, seen.fib, want.fib)
+	}
+	received, accepted, stale := map[string]int{}, map[string]int{}, 0
+	for prefix, candidates := range rib.Routes() {
+		for _, c := range candidates {
+			received[c.Peer.Name]++
+			accepted[c.Peer.Name] += oneIf(c.State != PathRefused)
+			stale += oneIf(c.Stale)
+			if c.Peer.Side != SideLocal && m.in[c.Peer.Name][prefix] == nil {
+				t.Fatalf("seed %d: %v of %s is not in the model", seed, prefix, c.Peer.Name)
+			}
+		}
+	}
+	for _, p := range m.peers {
+		if !maps.Equal(seen.out[p.Name], want.out[p.Name]) {
+			t.Fatalf("seed %d: Adj-RIB-Out of %s\n got %v\nwant %v", seed, p.Name, seen.out[p.Name], want.out[p.Name])
+		}
+		out := map[netip.Prefix]string{}
+		for _, route := range rib.AdjRIBOut(p.Name) {
+			out[route.Prefix] = fmt.Sprintf("%+v", *route.Attrs)
+		}
+		if !maps.Equal(out, want.out[p.Name]) {
+			t.Fatalf("seed %d: AdjRIBOut(%s)\n got %v\nwant %v", seed, p.Name, out, want.out[p.Name])
+		}
+		counts := Counts{len(m.in[p.Name]), accepted[p.Name], len(m.in[p.Name]) - accepted[p.Name], len(out)}
+		if got := rib.Counts(p.Name); got != counts || received[p.Name] != counts.Received {
+			t.Fatalf("seed %d: Counts(%s) = %+v, want %+v; Routes has %d", seed, p.Name, got, counts, received[p.Name])
+		}
+		stale -= len(m.stale[p.Name])
+	}
+	if stale != 0 {
+		t.Fatalf("seed %d: %d stale routes too many", seed, stale)
+	}
+}
+
+// TestArrivalOrder: the same routes in any order, in pieces of any size, end in
+// the same RIB.
+func TestArrivalOrder(t *testing.T) {
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		w := worlds()[seed%3]
+		var updates []Update
+		for _, p := range w.peers {
+			for _, prefix := range w.prefixes {
+				updates = append(updates, Update{Session: p.Name, Announce: []Route{{prefix, randomAttrs(r, p)}}})
+			}
+		}
+		var first string
+		for range 4 {
+			rib := NewRIB(w.policy, w.peers)
+			r.Shuffle(len(updates), func(i, j int) { updates[i], updates[j] = updates[j], updates[i] })
+			for _, u := range updates {
+				rib.Apply(u)
+			}
+			got := account(rib, w.peers)
+			if first == "" {
+				first = got
+			} else if got != first {
+				t.Fatalf("seed %d:\n%s\n%s", seed, first, got)
+			}
+		}
+	}
+}
+
+func account(rib *RIB, peers []Peer) string {
+	s := ""
+	for prefix, candidates := range rib.Routes() {
+		for _, c := range candidates {
+			s += fmt.Sprintf("%v %s %+v %s %q\n", prefix, c.Peer.Name, *c.Attrs, c.State, c.Why)
+		}
+	}
+	for _, p := range peers {
+		for _, route := range rib.AdjRIBOut(p.Name) {
+			s += fmt.Sprintf("%s %v %+v\n", p.Name, route.Prefix, *route.Attrs)
+		}
+	}
+	return s
+}

@@ -1,0 +1,269 @@
+package bgp
+
+import (
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// RIB holds the routes of one VRF (RFC 4271 §3.2): of each prefix all that was
+// heard (the Adj-RIBs-In, refused routes included), in order of preference, so
+// that the first are the Loc-RIB. Adj-RIBs-Out are not stored: they follow from
+// the best route and the policy, before and after each change.
+//
+// A RIB has one owner; nothing in it is safe for concurrent use. Prefixes are
+// masked, invalid ones ignored. What it hands out is not to be changed, and
+// what it was given neither.
+type RIB struct {
+	policy     Policy
+	peers      []*peer
+	local      *peer
+	originated []netip.Prefix
+	table      map[netip.Prefix]*entry
+	attrs      attrTable
+	batch      batch
+}
+
+// peer is a session's state. Configurations are replaced, never changed: what
+// was decided under the old one can then be told apart.
+type peer struct {
+	cfg *Peer
+	was *Peer // cfg before the running batch; nil if the peer is new
+	// generation counts the speaker's lives; routes of earlier ones are stale.
+	generation uint32
+	stale      bool // there may be such routes
+	counts     Counts
+	update     Update // of the running batch
+}
+
+// entry is a prefix with at most one route per peer.
+type entry struct {
+	paths     []path  // in the order of comparePaths
+	first     [1]path // where paths begins: most prefixes have one route
+	multipath int     // the first so many are used
+	dirty     bool    // touched by the running batch
+}
+
+type path struct {
+	peer       *peer
+	in         *attrSet // as received
+	attrs      *attrSet // after import; in if refused
+	reason     Reason
+	generation uint32
+}
+
+// Counts are the numbers of a session's routes.
+type Counts struct {
+	Received   int // Adj-RIB-In: Accepted + Refused
+	Accepted   int
+	Refused    int
+	Advertised int // Adj-RIB-Out
+}
+
+// NewRIB returns an empty RIB.
+func NewRIB(policy Policy, peers []Peer) *RIB {
+	policy.AddressSpace = nil
+	r := &RIB{
+		policy: policy,
+		local:  &peer{cfg: &Peer{Side: SideLocal}},
+		table:  make(map[netip.Prefix]*entry),
+		attrs:  attrTable{sets: make(map[string]*attrSet)},
+	}
+	r.SetPeers(peers)
+	return r
+}
+
+// Apply takes a session's announcements and withdrawals. Updates of unknown
+// sessions are ignored: they were removed while the speaker was talking.
+func (r *RIB) Apply(u Update) Changes {
+	p := r.peer(u.Session)
+	if p == nil {
+		return Changes{}
+	}
+	r.expect(len(u.Withdraw) + len(u.Announce))
+	// RFC 4271 §4.3: a prefix that is in both parts is announced.
+	for _, prefix := range u.Withdraw {
+		r.withdraw(p, prefix)
+	}
+	im := importer{rib: r, peer: p}
+	defer im.close()
+	for _, route := range u.Announce {
+		if !route.Prefix.IsValid() {
+			continue
+		}
+		if route.Attrs == nil { // RFC 7606 §2: treat-as-withdraw
+			r.withdraw(p, route.Prefix)
+			continue
+		}
+		r.announce(p, route.Prefix.Masked(), &im, route.Attrs)
+	}
+	return r.settle()
+}
+
+func (r *RIB) announce(p *peer, prefix netip.Prefix, im *importer, a *Attrs) {
+	im.load(a)
+	e := r.table[prefix]
+	if e == nil {
+		e = r.newEntry(prefix)
+	}
+	i := e.find(p)
+	if i >= 0 && e.paths[i].in == im.in {
+		e.paths[i].generation = p.generation
+		return
+	}
+	r.touch(prefix, e)
+	if i >= 0 {
+		r.remove(e, i)
+	}
+	r.add(e, im.path(prefix))
+}
+
+func (r *RIB) withdraw(p *peer, prefix netip.Prefix) {
+	prefix = prefix.Masked()
+	e := r.table[prefix]
+	if e == nil {
+		return
+	}
+	if i := e.find(p); i >= 0 {
+		r.touch(prefix, e)
+		r.remove(e, i)
+	}
+}
+
+// Down drops all routes of a session that has ended. Its Adj-RIB-Out stays, as
+// what the session is to be told when it comes back.
+func (r *RIB) Down(session string) Changes {
+	return r.drop(session, func(*path) bool { return true })
+}
+
+// MarkStale says that the speaker was restarted: all routes are kept in use as
+// stale (RFC 4724 §4.2) until they are heard again or [RIB.Sweep] or [RIB.Down]
+// removes them.
+func (r *RIB) MarkStale() {
+	for _, p := range r.peers {
+		p.generation++
+		p.stale = p.counts.Received > 0
+	}
+}
+
+// Sweep drops a session's stale routes: at its End-of-RIB, or when it has not
+// come back in time.
+func (r *RIB) Sweep(session string) Changes {
+	p := r.peer(session)
+	if p == nil || !p.stale {
+		return Changes{}
+	}
+	return r.drop(session, func(path *path) bool { return path.generation != p.generation })
+}
+
+// drop goes through the whole table: sessions end rarely, and an index of each
+// peer's prefixes would cost more than the scan at every announcement.
+func (r *RIB) drop(session string, which func(*path) bool) Changes {
+	p := r.peer(session)
+	if p == nil || p.counts.Received == 0 {
+		return Changes{}
+	}
+	for prefix, e := range r.table {
+		if i := e.find(p); i >= 0 && which(&e.paths[i]) {
+			r.touch(prefix, e)
+			r.remove(e, i)
+		}
+	}
+	p.stale = false
+	return r.settle()
+}
+
+// Len returns the number of prefixes, those with only refused routes included.
+func (r *RIB) Len() int { return len(r.table) }
+
+// Counts returns the numbers of a session's routes; zero if it is unknown.
+func (r *RIB) Counts(session string) Counts {
+	p := r.peer(session)
+	if p == nil {
+		return Counts{}
+	}
+	c := p.counts
+	c.Refused = c.Received - c.Accepted
+	return c
+}
+
+// Explain returns the routes to exactly that prefix, the best first, each with
+// its part in the decision and why.
+func (r *RIB) Explain(prefix netip.Prefix) []Candidate {
+	e := r.table[prefix.Masked()]
+	if e == nil {
+		return nil
+	}
+	return e.candidates()
+}
+
+// Routes iterates over all prefixes in order, each with what [RIB.Explain]
+// says of it.
+func (r *RIB) Routes() iter.Seq2[netip.Prefix, []Candidate] {
+	return func(yield func(netip.Prefix, []Candidate) bool) {
+		for _, prefix := range slices.SortedFunc(maps.Keys(r.table), netip.Prefix.Compare) {
+			if !yield(prefix, r.table[prefix].candidates()) {
+				return
+			}
+		}
+	}
+}
+
+// AdjRIBOut returns all that a session is told, in order of prefix: the sum of
+// the updates in [Changes] so far.
+func (r *RIB) AdjRIBOut(session string) []Route {
+	p := r.peer(session)
+	if p == nil {
+		return nil
+	}
+	var out []Route
+	for prefix, e := range r.table {
+		if a := r.exported(p.cfg, e.best(), prefix); a != nil {
+			out = append(out, Route{Prefix: prefix, Attrs: a})
+		}
+	}
+	slices.SortFunc(out, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
+	return out
+}
+
+func (r *RIB) peer(session string) *peer {
+	for _, p := range r.peers {
+		if p.cfg.Name == session {
+			return p
+		}
+	}
+	return nil
+}
+
+func (r *RIB) newEntry(prefix netip.Prefix) *entry {
+	e := new(entry)
+	e.paths = e.first[:0]
+	r.table[prefix] = e
+	return e
+}
+
+func (e *entry) find(p *peer) int {
+	for i := range e.paths {
+		if e.paths[i].peer == p {
+			return i
+		}
+	}
+	return -1
+}
+
+// add and remove keep the counts; the order is decide's.
+func (r *RIB) add(e *entry, p path) {
+	p.peer.counts.Received++
+	p.peer.counts.Accepted += oneIf(p.reason == "")
+	e.paths = append(e.paths, p)
+}
+
+func (r *RIB) remove(e *entry, i int) {
+	p := e.paths[i]
+	p.peer.counts.Received--
+	p.peer.counts.Accepted -= oneIf(p.reason == "")
+	r.attrs.release(p.in)
+	r.attrs.release(p.attrs)
+	e.paths = slices.Delete(e.paths, i, i+1)
+}

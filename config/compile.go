@@ -1,0 +1,213 @@
+package config
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"msee/circuit"
+)
+
+// mtu is the IP MTU of every interface; Azure offers no other.
+const mtu = 1500
+
+// compile makes the desired state of a checked file. All lists are sorted, so
+// that the order of a file's items does not matter.
+func (f *edgeFile) compile() *Device {
+	d := &Device{
+		Kind: KindEdge, Name: f.name, Role: string(f.role),
+		ASN: circuit.ASNMSEE, RouterID: f.routerID, Ports: compilePorts(f.ports),
+	}
+	for _, c := range f.circuits {
+		d.Circuits = append(d.Circuits, Circuit{
+			Name: c.Name, ServiceKey: c.ServiceKey, SKU: c.SKU.Name(),
+			BandwidthInMbps: c.BandwidthInMbps, Port: c.port, STag: c.STag,
+		})
+		for _, p := range c.Peerings {
+			v := f.compilePeering(&c, &p)
+			if !d.RouterID.IsValid() {
+				d.RouterID = v.Subinterfaces[0].Addresses[0].Addr()
+			}
+			d.VRFs = append(d.VRFs, v)
+		}
+	}
+	d.finish()
+	return d
+}
+
+func compilePorts(specs []portSpec) []Port {
+	ports := make([]Port, len(specs))
+	for i, p := range specs {
+		ports[i] = p.Port
+	}
+	return ports
+}
+
+// finish sorts d and gives a device without addresses a harmless BGP
+// identifier: it has no sessions either.
+func (d *Device) finish() {
+	if !d.RouterID.IsValid() {
+		d.RouterID = netip.IPv4Unspecified()
+	}
+	slices.SortFunc(d.Ports, func(a, b Port) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(d.Circuits, func(a, b Circuit) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(d.VRFs, func(a, b VRF) int { return cmp.Compare(a.Name, b.Name) })
+	for _, v := range d.VRFs {
+		slices.SortFunc(v.Subinterfaces, func(a, b Subinterface) int {
+			return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.STag, b.STag), cmp.Compare(a.CTag, b.CTag))
+		})
+		slices.SortFunc(v.Sessions, func(a, b Session) int { return a.Peer.Compare(b.Peer) })
+		slices.SortFunc(v.Originate, comparePrefixes)
+		slices.SortFunc(v.AllowedPrefixes, comparePrefixes)
+	}
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+// vrfSuffix tells the VRFs of a circuit apart.
+var vrfSuffix = map[circuit.PeeringType]string{
+	circuit.AzurePrivatePeering: "-private",
+	circuit.MicrosoftPeering:    "-microsoft",
+}
+
+// compilePeering makes the VRF of a peering on the link of this MSEE, with the
+// connections of the circuit if the peering is private.
+func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering) VRF {
+	v := VRF{Name: c.Name + vrfSuffix[p.PeeringType], Circuit: c.Name, PeeringType: string(p.PeeringType)}
+	customer := Subinterface{
+		Name: subinterfaceName(c.port, c.STag, p.VLANID),
+		Port: c.port, STag: c.STag, CTag: p.VLANID, MTU: mtu, Side: SideCustomer,
+	}
+	add := func(subnet netip.Prefix, state circuit.State) {
+		local := circuit.MSEEAddress(subnet)
+		customer.Addresses = append(customer.Addresses, netip.PrefixFrom(local, subnet.Bits()))
+		v.addSession(Session{
+			Subinterface: customer.Name, Local: local, Peer: circuit.CustomerAddress(subnet),
+			PeerAS: p.PeerASN, Side: SideCustomer, Key: p.SharedKey, Enabled: state == circuit.StateEnabled,
+		}, f.timers)
+	}
+	add(p.Subnet(f.role), p.State)
+	if v6 := p.IPv6PeeringConfig; v6 != nil {
+		add(v6.Subnet(f.role), v6.State)
+		v.allow(v6.MicrosoftPeeringConfig)
+	}
+	v.allow(p.MicrosoftPeeringConfig)
+	v.Subinterfaces = append(v.Subinterfaces, customer)
+	if p.PeeringType == circuit.AzurePrivatePeering {
+		for _, conn := range f.connections {
+			if conn.Circuit == c.Name {
+				f.compileConnection(&v, conn)
+			}
+		}
+	}
+	return v
+}
+
+func (v *VRF) allow(m *circuit.MicrosoftPeeringConfig) {
+	if m != nil {
+		v.AllowedPrefixes = append(v.AllowedPrefixes, m.AdvertisedPublicPrefixes...)
+	}
+}
+
+// compileConnection adds the MSEE's end of a connection: an address in the
+// GatewaySubnet, and a session to each of the two gateway instances.
+func (f *edgeFile) compileConnection(v *VRF, c connectionSpec) {
+	s := coreSubinterface(c)
+	for _, subnet := range c.gatewaySubnets() {
+		local := circuit.MSEECoreAddress(subnet, f.role)
+		s.Addresses = append(s.Addresses, netip.PrefixFrom(local, subnet.Bits()))
+		for instance := range 2 {
+			v.addSession(Session{
+				Subinterface: s.Name, Local: local, Peer: circuit.GatewayAddress(subnet, instance),
+				PeerAS: circuit.ASNGateway, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true,
+			}, f.timers)
+		}
+	}
+	v.Subinterfaces = append(v.Subinterfaces, s)
+}
+
+// gatewaySubnets returns the connection's subnets, IPv4 first.
+func (c *connectionSpec) gatewaySubnets() []netip.Prefix {
+	if c.GatewaySubnetIPv6.IsValid() {
+		return []netip.Prefix{c.GatewaySubnet, c.GatewaySubnetIPv6}
+	}
+	return []netip.Prefix{c.GatewaySubnet}
+}
+
+// compile makes the desired state of a checked file.
+func (f *gatewayFile) compile() *Device {
+	instance := f.gateway.Instance
+	d := &Device{
+		Kind: KindGateway, Name: f.gateway.Name, Role: strconv.Itoa(instance),
+		ASN: circuit.ASNGateway, RouterID: f.routerID, Ports: compilePorts(f.ports),
+	}
+	v := VRF{Name: f.vnet.Name, Originate: slices.Clone(f.vnet.AddressSpace)}
+	for i, at := range f.subnets {
+		s := Subinterface{
+			Name: subinterfaceName(at.Port, 0, at.VLANID),
+			Port: at.Port, CTag: at.VLANID, MTU: mtu, Side: SideVNet,
+		}
+		for _, subnet := range f.vnet.Subnets[i].AddressPrefixes {
+			s.Addresses = append(s.Addresses, netip.PrefixFrom(circuit.SubnetGatewayAddress(subnet, instance), subnet.Bits()))
+		}
+		slices.SortFunc(s.Addresses, comparePrefixes) // IPv4 first
+		v.Subinterfaces = append(v.Subinterfaces, s)
+	}
+	for _, c := range f.connections {
+		f.compileConnection(&v, c)
+		if !d.RouterID.IsValid() {
+			d.RouterID = circuit.GatewayAddress(c.GatewaySubnet, instance)
+		}
+	}
+	d.VRFs = []VRF{v}
+	d.finish()
+	return d
+}
+
+// compileConnection adds the gateway's end of a connection: an address in the
+// GatewaySubnet, and a session to each of the two MSEEs.
+func (f *gatewayFile) compileConnection(v *VRF, c connectionSpec) {
+	s := coreSubinterface(c)
+	for _, subnet := range c.gatewaySubnets() {
+		local := circuit.GatewayAddress(subnet, f.gateway.Instance)
+		s.Addresses = append(s.Addresses, netip.PrefixFrom(local, subnet.Bits()))
+		for _, role := range []circuit.Role{circuit.RolePrimary, circuit.RoleSecondary} {
+			v.addSession(Session{
+				Subinterface: s.Name, Local: local, Peer: circuit.MSEECoreAddress(subnet, role),
+				PeerAS: circuit.ASNMSEE, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true,
+			}, f.timers)
+		}
+	}
+	v.Subinterfaces = append(v.Subinterfaces, s)
+}
+
+func coreSubinterface(c connectionSpec) Subinterface {
+	port := c.attachment.Port
+	return Subinterface{
+		Name: subinterfaceName(port, 0, c.VLANID),
+		Port: port, CTag: c.VLANID, MTU: mtu, Side: SideCore,
+	}
+}
+
+// addSession completes a session with its name and timers.
+func (v *VRF) addSession(s Session, t timers) {
+	s.Name = v.Name + "/" + s.Peer.String()
+	s.Keepalive, s.Hold = t.keepalive, t.hold
+	v.Sessions = append(v.Sessions, s)
+}
+
+// subinterfaceName is PORT, PORT.CTAG or PORT.STAG.CTAG.
+func subinterfaceName(port string, stag, ctag uint16) string {
+	var b strings.Builder
+	b.WriteString(port)
+	for _, tag := range []uint16{stag, ctag} {
+		if tag != 0 {
+			b.WriteString("." + strconv.Itoa(int(tag)))
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,97 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Device is the desired state of one forwarding engine, an MSEE or a gateway
+// instance: plain values, compiled from a checked file, equal if and only if
+// nothing is to be done. The edge package makes it real.
+type Device struct {
+	Kind     Kind
+	Name     string
+	Role     string     // "primary" or "secondary" for an MSEE; "0" or "1" for a gateway instance
+	ASN      uint32     // 12076 for an MSEE, 65515 for a gateway
+	RouterID netip.Addr // IPv4
+	Ports    []Port
+	VRFs     []VRF
+	Circuits []Circuit // for show only
+}
+
+// Kind tells an MSEE from a gateway instance.
+type Kind string
+
+const (
+	KindEdge    Kind = "edge"
+	KindGateway Kind = "gateway"
+)
+
+// Port is a device that frames come from and go to.
+type Port struct {
+	Name   string // at most 5 characters, so that NAME.STAG.CTAG is an interface name
+	Device string // the Linux interface
+	Type   string // "packet" or "tap"
+	TPID   uint16 // EtherType of the outer tag: 0x8100 or 0x88a8
+}
+
+// Circuit is what show prints of an ExpressRoute circuit.
+type Circuit struct {
+	Name            string
+	ServiceKey      string
+	SKU             string // e.g. Standard_MeteredData
+	BandwidthInMbps int
+	Port            string
+	STag            uint16 // 0 on a Dot1Q port
+}
+
+// VRF is one routing table with its subinterfaces and sessions: one peering of
+// a circuit on an MSEE, or the whole of a gateway instance.
+type VRF struct {
+	Name          string // e.g. "er1-private", "er1-microsoft", "vnet1"
+	Circuit       string // "" on a gateway
+	PeeringType   string // "AzurePrivatePeering", "MicrosoftPeering", "" on a gateway
+	Subinterfaces []Subinterface
+	Sessions      []Session
+	// Originate are the prefixes this device announces itself (a gateway: the
+	// VNet's address space).
+	Originate []netip.Prefix
+	// AllowedPrefixes are, on a Microsoft peering, the only prefixes the
+	// customer may announce (advertisedPublicPrefixes). Nil on others.
+	AllowedPrefixes []netip.Prefix
+}
+
+// Subinterface is an L3 interface on a port, told from others by its tags.
+type Subinterface struct {
+	Name      string         // PORT, PORT.CTAG or PORT.STAG.CTAG
+	Port      string         // Port.Name
+	STag      uint16         // outer VLAN of QinQ, 0 if none
+	CTag      uint16         // VLAN of Dot1Q, inner VLAN of QinQ, 0 if untagged
+	Addresses []netip.Prefix // our address with the subnet's length; at most one per family
+	MTU       int            // IP MTU, octets
+	Side      Side
+}
+
+// Side says what a subinterface or a session faces.
+type Side string
+
+const (
+	SideCustomer Side = "customer" // a CE
+	SideCore     Side = "core"     // MSEE ⇄ gateway
+	SideVNet     Side = "vnet"     // the hosts of a VNet
+)
+
+// Session is one BGP session.
+type Session struct {
+	Name         string // unique in the device, e.g. "er1-private/192.168.15.17"
+	Subinterface string
+	Local, Peer  netip.Addr
+	PeerAS       uint32
+	Side         Side   // SideCustomer or SideCore
+	Connection   string // on an MSEE's core sessions: the connection it belongs to
+	Weight       int    // routingWeight of that connection
+	Key          string // TCP-MD5 key, "" for none; never printed
+	Keepalive    time.Duration
+	Hold         time.Duration
+	Enabled      bool // false: peering state Disabled, configuration kept
+}

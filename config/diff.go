@@ -1,0 +1,161 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Change is one difference between two desired states.
+type Change struct {
+	Kind   ChangeKind `json:"kind"`
+	Object string     `json:"object"` // "device", "port", "circuit", "vrf", "subinterface" or "session"
+	Name   string     `json:"name"` // of the object; VRF/NAME for a subinterface
+	// Detail says, for a change, which fields go from what to what:
+	// "Hold 3m0s → 30s, Key". Keys are named, never shown.
+	Detail string `json:"detail,omitempty"`
+}
+
+// ChangeKind is what happens to the object of a Change.
+type ChangeKind string
+
+const (
+	Add    ChangeKind = "add"
+	Remove ChangeKind = "remove"
+	Modify ChangeKind = "change"
+)
+
+// String formats the change as one line.
+func (c Change) String() string {
+	s := fmt.Sprintf("%s %s %s", c.Kind, c.Object, c.Name)
+	if c.Detail != "" {
+		s += ": " + c.Detail
+	}
+	return s
+}
+
+// Diff lists what turns old into new, ordered by object, name and kind; it is
+// empty if and only if the two are alike. A nil Device is one without anything.
+func Diff(old, new *Device) []Change {
+	var changes []Change
+	a, b := inventory(old), inventory(new)
+	for key, was := range a {
+		is, stays := b[key]
+		if !stays {
+			changes = append(changes, Change{Remove, key.object, key.name, ""})
+		} else if detail := was.compare(is); detail != "" {
+			changes = append(changes, Change{Modify, key.object, key.name, detail})
+		}
+	}
+	for key := range b {
+		if _, was := a[key]; !was {
+			changes = append(changes, Change{Add, key.object, key.name, ""})
+		}
+	}
+	slices.SortFunc(changes, func(x, y Change) int {
+		return cmp.Or(cmp.Compare(slices.Index(objects, x.Object), slices.Index(objects, y.Object)),
+			cmp.Compare(x.Name, y.Name))
+	})
+	return changes
+}
+
+// objects is the order in which Diff lists them.
+var objects = []string{"device", "port", "circuit", "vrf", "subinterface", "session"}
+
+type objectKey struct{ object, name string }
+
+// fields are an object's fields in the order to list them.
+type fields []fieldValue
+
+type fieldValue struct{ name, value string }
+
+func (f *fields) add(name string, value any) { *f = append(*f, fieldValue{name, fmt.Sprint(value)}) }
+
+// secretField is a field that is compared but not shown.
+const secretField = "Key"
+
+// compare says which fields differ; both have the same ones.
+func (f fields) compare(g fields) string {
+	var differ []string
+	for i := range f {
+		switch {
+		case f[i].value == g[i].value:
+		case f[i].name == secretField:
+			differ = append(differ, secretField)
+		default:
+			differ = append(differ, fmt.Sprintf("%s %s → %s", f[i].name, orNone(f[i].value), orNone(g[i].value)))
+		}
+	}
+	return strings.Join(differ, ", ")
+}
+
+func orNone(s string) string {
+	if s == "" || s == "[]" {
+		return "none"
+	}
+	return s
+}
+
+// inventory lists the objects of a device with every field that Device has.
+func inventory(d *Device) map[objectKey]fields {
+	all := make(map[objectKey]fields)
+	if d == nil {
+		return all
+	}
+	all[objectKey{"device", d.Name}] = fields{
+		{"Kind", string(d.Kind)}, {"Role", d.Role}, {"ASN", fmt.Sprint(d.ASN)}, {"RouterID", d.RouterID.String()},
+	}
+	for _, p := range d.Ports {
+		all[objectKey{"port", p.Name}] = fields{
+			{"Device", p.Device}, {"Type", p.Type}, {"TPID", fmt.Sprintf("%#04x", p.TPID)},
+		}
+	}
+	for _, c := range d.Circuits {
+		var f fields
+		f.add("ServiceKey", c.ServiceKey)
+		f.add("SKU", c.SKU)
+		f.add("BandwidthInMbps", c.BandwidthInMbps)
+		f.add("Port", c.Port)
+		f.add("STag", c.STag)
+		all[objectKey{"circuit", c.Name}] = f
+	}
+	for _, v := range d.VRFs {
+		v.inventory(all)
+	}
+	return all
+}
+
+func (v *VRF) inventory(all map[objectKey]fields) {
+	var f fields
+	f.add("Circuit", v.Circuit)
+	f.add("PeeringType", v.PeeringType)
+	f.add("Originate", v.Originate)
+	f.add("AllowedPrefixes", v.AllowedPrefixes)
+	all[objectKey{"vrf", v.Name}] = f
+	for _, s := range v.Subinterfaces {
+		var f fields
+		f.add("Port", s.Port)
+		f.add("STag", s.STag)
+		f.add("CTag", s.CTag)
+		f.add("Addresses", s.Addresses)
+		f.add("MTU", s.MTU)
+		f.add("Side", s.Side)
+		all[objectKey{"subinterface", v.Name + "/" + s.Name}] = f
+	}
+	for _, s := range v.Sessions {
+		var f fields
+		f.add("Subinterface", s.Subinterface)
+		f.add("Local", s.Local)
+		f.add("Peer", s.Peer)
+		f.add("PeerAS", s.PeerAS)
+		f.add("Side", s.Side)
+		f.add("Connection", s.Connection)
+		f.add("Weight", s.Weight)
+		f.add(secretField, s.Key)
+		f.add("Keepalive", s.Keepalive)
+		f.add("Hold", s.Hold)
+		f.add("Enabled", s.Enabled)
+		all[objectKey{"session", s.Name}] = f
+	}
+}

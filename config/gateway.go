@@ -1,0 +1,78 @@
+package config
+
+import (
+	"net/netip"
+
+	"msee/circuit"
+)
+
+// gatewayFile is the content of a file that describes a gateway instance.
+type gatewayFile struct {
+	gateway     circuit.VirtualNetworkGateway
+	routerID    netip.Addr // zero if not given
+	timers      timers
+	ports       []portSpec
+	vnet        circuit.VirtualNetwork
+	subnets     []subnetSpec // of vnet.Subnets, in their order
+	connections []connectionSpec
+}
+
+// subnetSpec is where the hosts of a subnet are; VLANID 0 is untagged.
+type subnetSpec struct {
+	attachment
+	path string
+}
+
+func (r *reader) gateway(o *object) *gatewayFile {
+	f := &gatewayFile{}
+	if g, ok := o.section("virtualNetworkGateway", required, "name and instance"); ok {
+		f.gateway.Name = value(g, "name", required, text, checkName)
+		f.gateway.Instance = int(value(g, "instance", required, number, checkInstance))
+		f.gateway.SKU = "ErGw1AZ"
+		if s, ok := g.section("sku", optional, "name"); ok {
+			f.gateway.SKU = word(s, "name", required, circuit.GatewaySKUs...)
+			s.done()
+		}
+		f.routerID = routerID(g)
+		g.done()
+	}
+	f.timers = r.timers(o)
+	f.ports = r.ports(o)
+	if v, ok := o.section("virtualNetwork", required, "name, addressSpace and subnets"); ok {
+		r.virtualNetwork(v, f)
+	}
+	f.connections = r.connections(o, required, false)
+	return f
+}
+
+func (r *reader) virtualNetwork(o *object, f *gatewayFile) {
+	f.vnet.Name = value(o, "name", required, text, checkName)
+	if s, ok := o.section("addressSpace", required, "addressPrefixes"); ok {
+		f.vnet.AddressSpace = values(s, "addressPrefixes", required, prefix, circuit.CheckAddressSpace)
+		s.done()
+	}
+	o.objects("subnets", required, func(o *object) {
+		spec := subnetSpec{path: o.path}
+		s := circuit.Subnet{Name: value(o, "name", required, text, checkSubnetName)}
+		s.AddressPrefixes = values(o, "addressPrefixes", required, prefix, circuit.CheckSubnet)
+		spec.Port = value(o, "port", required, text, anyText)
+		spec.VLANID = uint16(value(o, "vlanId", optional, number, circuit.CheckVLANID))
+		f.vnet.Subnets = append(f.vnet.Subnets, s)
+		f.subnets = append(f.subnets, spec)
+	})
+	o.done()
+}
+
+func checkInstance(n int64) *circuit.Violation {
+	if n != 0 && n != 1 {
+		return &circuit.Violation{Problem: "a gateway has two instances", Want: "0 or 1"}
+	}
+	return nil
+}
+
+func checkSubnetName(s string) *circuit.Violation {
+	if s == "GatewaySubnet" {
+		return &circuit.Violation{Problem: "the GatewaySubnet belongs to the connections", Want: "connections[].gatewaySubnet instead"}
+	}
+	return checkName(s)
+}
