@@ -11,7 +11,7 @@ import (
 type Change struct {
 	Kind   ChangeKind `json:"kind"`
 	Object string     `json:"object"` // "device", "port", "circuit", "vrf", "subinterface" or "session"
-	Name   string     `json:"name"` // of the object; VRF/NAME for a subinterface
+	Name   string     `json:"name"`   // of the object; VRF/NAME for a subinterface
 	// Detail says, for a change, which fields go from what to what:
 	// "Hold 3m0s → 30s, Key". Keys are named, never shown.
 	Detail string `json:"detail,omitempty"`

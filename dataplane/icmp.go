@@ -29,8 +29,8 @@ const (
 	maxICMPv6 = 1280
 )
 
-// replyTTL is 64 after rewrite has taken its one.
-const replyTTL = 65
+// replyTTL is the TTL and hop limit of what we send.
+const replyTTL = 64
 
 func (w *Worker) sendTimeExceeded(p *packet) {
 	w.sendError(p,

@@ -20,7 +20,8 @@ import (
 //	transmit  queued for the egress port, sent with the batch
 //
 // Drops that the sender should hear of (no route, TTL, too big) are answered
-// in icmp.go; what the kernel should see is handed over in punt.go.
+// in icmp.go; what the kernel should see is handed over in punt.go; what has
+// to be cut is cut in fragment.go.
 
 // EtherTypes of payloads.
 const (
@@ -47,7 +48,7 @@ type packet struct {
 	headerLen int           // check: of the IP header; IPv6 without its extension headers
 	dst       netip.Addr    // check
 	out       *Rewrite      // lookup
-	generated bool          // ours, not received: no errors about it
+	generated bool          // ours, not received: no errors about it, and its TTL is as it should be
 }
 
 // ip returns the IP packet. Valid from check on.
@@ -217,8 +218,7 @@ func (w *Worker) lookup(p *packet) Verdict {
 	case Local:
 		return w.punt(p, PuntLocal)
 	case Glean:
-		w.resolve(group.NextHops[0].Subinterface, p.dst)
-		return DropUnresolved
+		return w.puntGlean(p, group.NextHops[0].Subinterface)
 	case Blackhole:
 		return DropBlackhole
 	}
@@ -245,17 +245,20 @@ func (w *Worker) rewrite(p *packet) Verdict {
 		if b[8] == 0xfe && b[9]&0xc0 == 0x80 {
 			return DropMartian // RFC 4291 §2.5.6: link-local does not leave its link
 		}
-		if b[7] <= 1 {
+		if b[7] <= 1 && !p.generated {
 			w.sendTimeExceeded(p)
 			return DropTTL
 		}
-	} else if b[8] <= 1 {
+	} else if b[8] <= 1 && !p.generated {
 		w.sendTimeExceeded(p)
 		return DropTTL
 	}
 	hdr := &p.out.Header
 	if p.VNet.GSOType == port.GSONone {
 		if len(b) > p.out.Out.MTU {
+			if mayFragment(p) {
+				return w.fragment(p)
+			}
 			w.sendTooBig(p)
 			return DropTooBig
 		}
@@ -263,9 +266,11 @@ func (w *Worker) rewrite(p *packet) Verdict {
 	} else if v := w.rewriteSuperframe(p, hdr.Len()); v != proceed {
 		return v
 	}
-	if p.v6 {
+	switch {
+	case p.generated: // this is its first hop
+	case p.v6:
 		b[7]--
-	} else {
+	default:
 		decrementTTL(b)
 	}
 	start := hdr.Put(p.Buf, p.l3, p.etherType)

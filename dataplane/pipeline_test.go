@@ -55,6 +55,8 @@ func (s fakeSender) Send(frames []*port.Frame) (int, error) {
 
 // The router under test: two ports, customer (Dot1Q 100 and 101, QinQ 7/9, and
 // untagged) and core (Dot1Q 200), two VRFs with the same prefixes.
+var testLog = slog.New(slog.DiscardHandler)
+
 type router struct {
 	t          *testing.T
 	customer   *fakePort
@@ -118,8 +120,8 @@ func newRouter(t *testing.T, tpid uint16) *router {
 	dark := &NextHopGroup{Kind: Forward, NextHops: []NextHop{{core[0], netip.MustParseAddr("10.100.255.14")}}}
 	snap := &Snapshot{
 		Ports: []*Port{
-			NewPort(0, "cust", r.customer, tpid, new(PortCounters), customer),
-			NewPort(1, "core", r.core, tpid, new(PortCounters), core),
+			NewPort(0, "cust", r.customer, tpid, new(PortCounters), customer, nil),
+			NewPort(1, "core", r.core, tpid, new(PortCounters), core, nil),
 		},
 		VRFs: []VRF{
 			{"a", table(map[string]*NextHopGroup{
@@ -134,7 +136,7 @@ func newRouter(t *testing.T, tpid uint16) *router {
 			})},
 		},
 	}
-	r.engine = NewEngine(slog.New(slog.DiscardHandler))
+	r.engine = NewEngine(testLog)
 	r.engine.snap.Store(snap)
 	var err error
 	if r.worker, err = newWorker(r.engine, 0, r.customer); err != nil {
@@ -336,7 +338,7 @@ func TestDrops(t *testing.T) {
 		{"no route", frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "172.16.0.1", 64, 0)...), DropNoRoute},
 		{"blackhole", frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.66.0.1", 64, 0)...), DropBlackhole},
 		{"unresolved", frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.67.0.1", 64, 0)...), DropUnresolved},
-		{"glean", frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.255.20", 64, 0)...), DropUnresolved},
+		{"glean, no TAP", frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.255.20", 64, 0)...), DropPuntFailed},
 		{"TTL 1", frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.1.1", 1, 0)...), DropTTL},
 		{"TTL 0", frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.1.1", 0, 0)...), DropTTL},
 		{"hop limit 1", frame(t, mseeMAC, tags(100), q, udp6("2001:db8:1::1", "fd00:100::99", 1, 0)...), DropTTL},
@@ -392,12 +394,12 @@ func TestPaddingIsCut(t *testing.T) {
 func TestResolutionIsAskedForOnce(t *testing.T) {
 	r := newRouter(t, vlan.TPIDQ)
 	for range 5 {
-		r.receive(frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.255.20", 64, 0)...))
+		r.receive(frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.67.0.20", 64, 0)...))
 	}
 	if n := len(r.engine.Unresolved()); n != 1 {
 		t.Fatalf("%d questions", n)
 	}
-	if u := <-r.engine.Unresolved(); u.Addr.String() != "10.100.255.20" || u.Subinterface.Name != "core.200" {
+	if u := <-r.engine.Unresolved(); u.Addr.String() != "10.100.255.14" || u.Subinterface.Name != "core.200" {
 		t.Errorf("asked for %v on %s", u.Addr, u.Subinterface.Name)
 	}
 }

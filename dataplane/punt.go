@@ -30,6 +30,10 @@ const (
 	puntLocalPerSecond     = 20000
 )
 
+// gleanPerSecond is how many packets to neighbors not known yet a worker hands
+// to the kernel: who scans a subnet must not keep it busy.
+const gleanPerSecond = 1000
+
 // NewPunt returns the kernel's side behind a TAP's descriptor.
 func NewPunt(fd int) *Punt {
 	t := &Punt{FD: fd}
@@ -49,11 +53,31 @@ func (w *Worker) punt(p *packet, v Verdict) Verdict {
 	if !t.buckets[v].take(w.now) {
 		return DropPuntPoliced
 	}
+	return handOver(p, t, [12]byte(p.Buf[p.Start:]), v)
+}
+
+// puntGlean hands the packet to the kernel for a neighbor on a connected
+// subnet that is not known yet: the kernel holds it while it asks, and then
+// sends it itself. It comes by the TAP of the subinterface that it is to leave
+// by, so that all happens on the one.
+func (w *Worker) puntGlean(p *packet, out *Subinterface) Verdict {
+	if out.Punt == nil {
+		return DropPuntFailed
+	}
+	if p.generated || !w.glean.take(w.now) {
+		return DropPuntPoliced
+	}
+	mac := w.snap.Ports[out.Port].Port.MAC()
+	return handOver(p, out.Punt, [12]byte(append(mac[:], mac[:]...)), PuntGlean)
+}
+
+// handOver writes the frame to a TAP, untagged, with these addresses.
+func handOver(p *packet, t *Punt, macs [12]byte, v Verdict) Verdict {
 	if p.VNet.Flags&port.VNetNeedsCsum != 0 && !completeChecksum(p) {
 		return DropMalformed
 	}
 	start := p.l3 - vlan.EthLen
-	copy(p.Buf[start:start+12], p.Buf[p.Start:p.Start+12]) // may overlap: copy is memmove
+	copy(p.Buf[start:], macs[:])
 	binary.BigEndian.PutUint16(p.Buf[start+12:], p.etherType)
 	if _, err := unix.Write(t.FD, p.Buf[start:p.End]); err != nil {
 		return DropPuntFailed
@@ -102,7 +126,8 @@ func startChecksum(p *packet, l4 int) {
 // its turn again.
 const injectBatch = 32
 
-// inject sends what the kernel has put on a subinterface's TAP.
+// inject sends what the kernel has put on a subinterface's TAP: out of the
+// subinterface's port as it is, or by the VRF's table.
 func (w *Worker) inject(s *Subinterface) {
 	for i := range injectBatch {
 		buf := w.injectBufs[i]
@@ -111,12 +136,28 @@ func (w *Worker) inject(s *Subinterface) {
 			break // EAGAIN: empty. EBADFD: the namespace is gone, and the TAP with it
 		}
 		f := &w.injectFrames[i]
-		*f = port.Frame{Buf: buf, End: port.Headroom + n}
-		eth := buf[port.Headroom : port.Headroom+vlan.EthLen]
+		*f = port.Frame{Buf: buf, Start: port.Headroom, End: port.Headroom + n}
+		s.Counters.Injected.Add(1)
+		if s.Origin {
+			w.originate(s, f)
+			continue
+		}
+		eth := f.Bytes()[:vlan.EthLen]
 		h := vlan.NewHeader([6]byte(eth[0:6]), [6]byte(eth[6:12]), w.port.TPID, s.Outer, s.Inner)
 		f.Start = h.Put(buf, port.Headroom+vlan.EthLen, binary.BigEndian.Uint16(eth[12:]))
 		w.enqueueControl(s.Port, f)
-		s.Counters.Injected.Add(1)
 	}
 	w.transmit()
+}
+
+// originate routes a packet of the kernel's by the VRF's table.
+func (w *Worker) originate(s *Subinterface, f *port.Frame) {
+	p := packet{Frame: f, generated: true, in: s, l3: f.Start + vlan.EthLen,
+		etherType: binary.BigEndian.Uint16(f.Bytes()[12:])}
+	if p.etherType != etherTypeIPv4 && (p.etherType != etherTypeIPv6 || len(p.ip()) < minIPv6) {
+		return
+	}
+	if check(&p) == proceed && w.lookup(&p) == proceed && w.rewrite(&p) == proceed {
+		w.enqueueControl(p.out.Out.Port, f)
+	}
 }

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"msee/dataplane/fib"
@@ -36,14 +37,15 @@ type Port struct {
 	// untagged subinterface.
 	dot1q [4096]*Subinterface
 	qinq  [4096]*[4096]*Subinterface
-	// subinterfaces lists what the tables hold.
-	subinterfaces []*Subinterface
+	// inject lists whose TAPs this port's worker reads.
+	inject []*Subinterface
 }
 
 // NewPort makes the demultiplexing table of a port for its subinterfaces.
-// No two of them have the same tags.
-func NewPort(index int, name string, p port.Port, tpid uint16, counters *PortCounters, subs []*Subinterface) *Port {
-	t := &Port{Index: index, Name: name, Port: p, TPID: tpid, Counters: counters, subinterfaces: subs}
+// No two of them have the same tags. Origins are the VRFs' own (see
+// Subinterface.Origin) whose TAPs the port's worker shall read.
+func NewPort(index int, name string, p port.Port, tpid uint16, counters *PortCounters, subs, origins []*Subinterface) *Port {
+	t := &Port{Index: index, Name: name, Port: p, TPID: tpid, Counters: counters, inject: slices.Concat(subs, origins)}
 	for _, s := range subs {
 		if s.Inner == 0 {
 			t.dot1q[s.Outer] = s
@@ -66,7 +68,11 @@ type Subinterface struct {
 	MTU          int        // of IP packets, octets
 	Addr4, Addr6 netip.Addr // ours; the source of ICMP errors. Invalid if there is none
 	Punt         *Punt      // the kernel's side; nil in tests that need none
-	Counters     *Counters
+	// Origin marks not an interface on a port but where the kernel hands over
+	// packets for the VRF's table to route: what it has to say to stations that
+	// are on no subnet of ours.
+	Origin   bool
+	Counters *Counters
 }
 
 // NextHopGroup is where a route leads. Routes share groups.

@@ -8,11 +8,13 @@ const (
 	// proceed hands the frame to the next step; it is never counted.
 	proceed Verdict = iota
 
-	Transmit // left through a port
+	Transmit   // left through a port
+	Fragmented // left through a port in pieces: IPv4 without DF, too big for its MTU
 
 	PuntARP       // to the kernel: ARP
 	PuntLinkLocal // to the kernel: IPv6 link scope (neighbour discovery, ff02::, fe80::)
 	PuntLocal     // to the kernel: unicast to one of our addresses (BGP, ICMP)
+	PuntGlean     // to the kernel: for a neighbor that it has to find first
 
 	DropRunt        // shorter than its headers
 	DropTruncated   // longer than the port could hold
@@ -36,9 +38,11 @@ const (
 
 var verdictNames = [verdictCount]string{
 	Transmit:        "transmit",
+	Fragmented:      "fragmented",
 	PuntARP:         "punt-arp",
 	PuntLinkLocal:   "punt-link-local",
 	PuntLocal:       "punt-local",
+	PuntGlean:       "punt-glean",
 	DropRunt:        "drop-runt",
 	DropTruncated:   "drop-truncated",
 	DropNotForUs:    "drop-not-for-us",

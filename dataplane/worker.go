@@ -36,8 +36,11 @@ type Worker struct {
 	queues []*egressQueue // the same without holes
 
 	replies    []port.Frame // ICMP errors of the current batch
+	fragments  []port.Frame // pieces waiting for transmit; buffers are made when first needed
+	header     [60]byte     // of the piece at hand
 	icmpBucket tokenBucket
 	asked      [64]question // recent resolution requests
+	glean      tokenBucket  // packets to the kernel for neighbors not known yet
 
 	epoll        int
 	wake         int // eventfd: a snapshot to adopt, or stop
@@ -77,7 +80,9 @@ func newWorker(e *Engine, index int, p port.Port) (*Worker, error) {
 		engine: e, log: e.log.With("port", p.Name()), index: index, device: p, mac: p.MAC(),
 		batch:        make([]port.Frame, port.BatchSize),
 		replies:      make([]port.Frame, 0, maxReplies),
+		fragments:    make([]port.Frame, 0, fragmentPool),
 		icmpBucket:   newTokenBucket(icmpPerSecond, icmpBurst),
+		glean:        newTokenBucket(gleanPerSecond, gleanPerSecond/4),
 		taps:         map[int]*Subinterface{},
 		injectFrames: make([]port.Frame, injectBatch),
 		done:         make(chan struct{}),
@@ -148,7 +153,7 @@ func (w *Worker) step() int {
 	}
 	w.transmit()
 	w.device.Release()
-	w.replies = w.replies[:0]
+	w.replies, w.fragments = w.replies[:0], w.fragments[:0]
 	w.publishCounters(uint64(n), bytes)
 	return n
 }
@@ -266,7 +271,7 @@ func (w *Worker) adoptSenders() {
 				continue
 			}
 			q = &egressQueue{sender: sender,
-				control: make([]*port.Frame, 0, injectBatch+maxReplies),
+				control: make([]*port.Frame, 0, injectBatch+maxReplies+fragmentPool),
 				frames:  make([]*port.Frame, 0, port.BatchSize)}
 			w.egress[i] = q
 		}
@@ -281,7 +286,7 @@ func (w *Worker) adoptTaps() {
 		unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 		delete(w.taps, fd)
 	}
-	for _, s := range w.port.subinterfaces {
+	for _, s := range w.port.inject {
 		if s.Punt != nil {
 			w.watch(s.Punt.FD)
 			w.taps[s.Punt.FD] = s

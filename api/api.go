@@ -1,0 +1,141 @@
+// Package api is a device's operator surface: HTTP and JSON on a unix socket
+// that its owner alone may open.
+//
+//	GET  /v1/device /v1/circuits /v1/peerings /v1/bgp /v1/routes[?vrf=NAME]
+//	     /v1/arp /v1/ports
+//	POST /v1/reload     read the configuration file again and apply it
+//
+// Every answer is JSON; an error is {"error": "…"} with a status of 4xx or 5xx.
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"msee/config"
+	"msee/edge"
+)
+
+// Dir is where instances keep their sockets.
+const Dir = "/run/msee"
+
+// SocketPath returns the socket of an instance.
+func SocketPath(instance string) string { return filepath.Join(Dir, instance, "ctl.sock") }
+
+// ReloadResult is the answer to a reload.
+type ReloadResult struct {
+	Changes []config.Change `json:"changes"`
+}
+
+// Server answers for one device.
+type Server struct {
+	http     http.Server
+	listener net.Listener
+	dir      string
+}
+
+// Listen opens the socket of an instance for e. Reload loads the
+// configuration file again and applies it. A socket that nobody answers on is
+// a crashed predecessor's and replaced.
+func Listen(instance string, e *edge.Edge, reload func() ([]config.Change, error), log *slog.Logger) (*Server, error) {
+	path := SocketPath(instance)
+	if c, err := net.Dial("unix", path); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("listen on %s: instance %s is running already", path, instance)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	s := &Server{listener: l, dir: filepath.Dir(path)}
+	s.http = http.Server{Handler: handler(e, reload), ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	return s, nil
+}
+
+// Serve answers until Close.
+func (s *Server) Serve() error {
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Close ends Serve and removes the socket.
+func (s *Server) Close() {
+	s.http.Close()
+	os.Remove(s.dir) // if nothing else is in it
+}
+
+func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/device", answer(func(*http.Request) (any, error) { return e.Device() }))
+	mux.HandleFunc("GET /v1/circuits", answer(func(*http.Request) (any, error) { return rows(e.Circuits()) }))
+	mux.HandleFunc("GET /v1/peerings", answer(func(*http.Request) (any, error) { return rows(e.Peerings()) }))
+	mux.HandleFunc("GET /v1/bgp", answer(func(*http.Request) (any, error) { return rows(e.Sessions()) }))
+	mux.HandleFunc("GET /v1/routes", answer(func(r *http.Request) (any, error) {
+		return rows(e.Routes(r.URL.Query().Get("vrf")))
+	}))
+	mux.HandleFunc("GET /v1/arp", answer(func(*http.Request) (any, error) { return rows(e.ARP()) }))
+	mux.HandleFunc("GET /v1/ports", answer(func(*http.Request) (any, error) { return rows(e.Ports()) }))
+	mux.HandleFunc("POST /v1/reload", answer(func(*http.Request) (any, error) {
+		changes, err := reload()
+		return ReloadResult{changes}, err
+	}))
+	return mux
+}
+
+// rows makes no rows an empty list rather than null.
+func rows[T any](r []T, err error) ([]T, error) {
+	if r == nil {
+		r = []T{}
+	}
+	return r, err
+}
+
+func answer(f func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		v, err := f(r)
+		if err != nil {
+			w.WriteHeader(statusOf(err))
+			v = failure{err.Error()}
+		}
+		json.NewEncoder(w).Encode(v) // the client has gone if this fails
+	}
+}
+
+type failure struct {
+	Error string `json:"error"`
+}
+
+// statusOf tells the caller's mistakes from ours.
+func statusOf(err error) int {
+	var faults config.Faults
+	switch {
+	case errors.As(err, &faults):
+		return http.StatusUnprocessableEntity
+	case errors.Is(err, edge.ErrStopped):
+		return http.StatusServiceUnavailable
+	default:
+		return http.StatusInternalServerError
+	}
+}

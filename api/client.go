@@ -1,0 +1,103 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"msee/edge"
+)
+
+// Client talks to one running device.
+type Client struct {
+	Instance string
+	http     http.Client
+}
+
+// callTimeout bounds a call; a reload may wait for sessions to say goodbye.
+const callTimeout = 30 * time.Second
+
+// NewClient returns a client of an instance.
+func NewClient(instance string) *Client {
+	c := &Client{Instance: instance}
+	c.http.Timeout = callTimeout
+	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", SocketPath(instance))
+	}}
+	return c
+}
+
+// Instances lists the instances that answer, in order of name.
+func Instances() []string {
+	sockets, _ := filepath.Glob(SocketPath("*")) // the pattern is well-formed
+	var names []string
+	for _, s := range sockets {
+		if c, err := net.Dial("unix", s); err == nil {
+			c.Close()
+			names = append(names, filepath.Base(filepath.Dir(s)))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// The calls, as the server's routes.
+
+func (c *Client) Device() (v edge.DeviceStatus, err error) {
+	return v, c.call(http.MethodGet, "device", &v)
+}
+func (c *Client) Circuits() (v []edge.CircuitStatus, err error) {
+	return v, c.call(http.MethodGet, "circuits", &v)
+}
+func (c *Client) Peerings() (v []edge.PeeringStatus, err error) {
+	return v, c.call(http.MethodGet, "peerings", &v)
+}
+func (c *Client) Sessions() (v []edge.SessionStatus, err error) {
+	return v, c.call(http.MethodGet, "bgp", &v)
+}
+func (c *Client) Routes(vrf string) (v []edge.RouteStatus, err error) {
+	return v, c.call(http.MethodGet, "routes?vrf="+url.QueryEscape(vrf), &v)
+}
+func (c *Client) ARP() (v []edge.ARPStatus, err error) {
+	return v, c.call(http.MethodGet, "arp", &v)
+}
+func (c *Client) Ports() (v []edge.PortStatus, err error) {
+	return v, c.call(http.MethodGet, "ports", &v)
+}
+func (c *Client) Reload() (v ReloadResult, err error) {
+	return v, c.call(http.MethodPost, "reload", &v)
+}
+
+func (c *Client) call(method, path string, v any) error {
+	req, err := http.NewRequest(method, "http://msee/v1/"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if errors.Is(err, os.ErrPermission) {
+			return fmt.Errorf("talk to instance %s: not allowed to open %s; use sudo", c.Instance, SocketPath(c.Instance))
+		}
+		return fmt.Errorf("talk to instance %s: %w (is it running?)", c.Instance, errors.Unwrap(err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		var f failure
+		if err := json.NewDecoder(resp.Body).Decode(&f); err != nil || f.Error == "" {
+			f.Error = resp.Status
+		}
+		return errors.New(f.Error)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(v); err != nil {
+		return fmt.Errorf("read the answer of instance %s: %w", c.Instance, err)
+	}
+	return nil
+}

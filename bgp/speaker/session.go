@@ -1,0 +1,355 @@
+package speaker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"msee/bgp"
+)
+
+// Pacing of a session that is down. The first dial waits a moment, so that both
+// sides of a link that starts do not always collide.
+const (
+	tick         = 250 * time.Millisecond
+	idleHold     = time.Second      // after a failure, before the next try
+	openTimeout  = 20 * time.Second // from a connection to Established
+	retryListen  = 2 * time.Second
+	noticeWait   = 50 * time.Millisecond // for a last NOTIFICATION to be written
+	maxInbox     = 64
+	syncAtOnce   = 512 // routes written between two looks at the inbox
+	firstDialMin = 200 * time.Millisecond
+	firstDialMax = time.Second
+	redialMin    = 2 * time.Second
+	redialMax    = 4 * time.Second
+)
+
+func jitter(lo, hi time.Duration) time.Duration { return lo + rand.N(hi-lo) }
+
+// session runs one configured session: it finds connections for GoBGP's FSM,
+// keeps GoBGP's table equal to the Adj-RIB-Out and reports to out.
+//
+// One goroutine, run, makes every call into GoBGP and owns the fields after
+// "run's own". What other goroutines want of it they post. No call into GoBGP
+// is made with mu held: GoBGP logs with its own locks held, and what it logs
+// takes mu.
+type session struct {
+	cfg bgp.SessionConfig
+	vrf *vrf
+	out *outbox
+	log *slog.Logger
+
+	wake   chan struct{}
+	cancel context.CancelFunc
+	done   chan struct{}
+	up     atomic.Bool
+
+	mu       sync.Mutex
+	inbox    []func()
+	cease    notification // what run says to the peer when it ends
+	watch    *watch       // the one whose news count; nil between two neighbours
+	cur      *conn        // what GoBGP has
+	status   bgp.SessionStatus
+	sent     bgp.SessionStatus // last told
+	note     string            // why the session is about to move
+	last     string            // why it is not up, or why it last went down
+	lastDown string            // why it last left Established
+	md5      string            // what TCP-MD5 has to do with it
+	base     md5Counts         // when it went down
+	rebase   bool              // base is to be taken
+	routes   map[netip.Prefix]*bgp.Attrs
+	dirty    map[netip.Prefix]struct{}
+
+	// run's own
+	bgp        *gobgp
+	spare      *conn // waits for cur to fail
+	curSince   time.Time
+	idleUntil  time.Time
+	nextDial   time.Time
+	nextListen time.Time
+	dialling   bool
+	running    sync.WaitGroup // the dial
+}
+
+// newSession makes a session; start runs it. old is the one it takes the place
+// of, already stopped, or nil.
+func newSession(cfg bgp.SessionConfig, v *vrf, out *outbox, log *slog.Logger, old *session) *session {
+	s := &session{
+		cfg: cfg, vrf: v, out: out, log: log.With("session", cfg.Name),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		routes: make(map[netip.Prefix]*bgp.Attrs), dirty: make(map[netip.Prefix]struct{}),
+		cease: ceaseShutdown, rebase: true,
+	}
+	s.status = bgp.SessionStatus{Session: cfg.Name, State: bgp.StateIdle, Since: time.Now()}
+	if old != nil {
+		s.routes, s.status.Flaps, s.lastDown, s.last = old.routes, old.status.Flaps, old.lastDown, old.last
+		for p := range s.routes {
+			s.dirty[p] = struct{}{}
+		}
+	}
+	return s
+}
+
+func (s *session) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	go s.run(ctx)
+}
+
+// stop says n to the peer, ends the session and waits for it.
+func (s *session) stop(n notification) {
+	s.mu.Lock()
+	s.cease = n
+	s.mu.Unlock()
+	s.cancel()
+	<-s.done
+}
+
+// post has run call fn. It reports false if run is too far behind.
+func (s *session) post(fn func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.inbox) >= maxInbox {
+		return false
+	}
+	s.inbox = append(s.inbox, fn)
+	s.wakeUp()
+	return true
+}
+
+func (s *session) wakeUp() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// advertise changes the Adj-RIB-Out.
+func (s *session) advertise(u *bgp.Update) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range u.Withdraw {
+		delete(s.routes, p)
+		s.dirty[p] = struct{}{}
+	}
+	for _, r := range u.Announce {
+		s.routes[r.Prefix] = r.Attrs
+		s.dirty[r.Prefix] = struct{}{}
+	}
+	s.wakeUp()
+}
+
+// offer gives the session a new connection.
+func (s *session) offer(c *conn) {
+	if !s.cfg.Enabled || !s.post(func() { s.take(c) }) {
+		c.SetLinger(0)
+		c.Close()
+	}
+}
+
+func (s *session) reset() {
+	s.post(func() { s.restart(ceaseReset, "reset by the operator", 0) })
+}
+
+func (s *session) run(ctx context.Context) {
+	defer close(s.done)
+	if !s.cfg.Enabled {
+		s.setState(bgp.StateDisabled, "")
+		<-ctx.Done()
+		return
+	}
+	s.setState(bgp.StateIdle, s.last)
+	s.nextDial = time.Now().Add(jitter(firstDialMin, firstDialMax))
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.end()
+			return
+		case <-s.wake:
+		case <-timer.C:
+		}
+		for _, fn := range s.takeInbox() {
+			fn()
+		}
+		if more := s.syncRoutes(); more {
+			s.wakeUp()
+		}
+		if !s.up.Load() {
+			s.advance(ctx, time.Now())
+			timer.Reset(tick)
+		}
+	}
+}
+
+func (s *session) takeInbox() []func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := s.inbox
+	s.inbox = nil
+	return in
+}
+
+// advance brings a session that is down one step nearer to being up.
+func (s *session) advance(ctx context.Context, now time.Time) {
+	if !s.prepare(now) {
+		return
+	}
+	s.publishMD5(now)
+	s.mu.Lock()
+	active, cur := s.status.State == bgp.StateActive, s.cur
+	s.mu.Unlock()
+	switch {
+	case cur != nil:
+		if now.Sub(s.curSince) > openTimeout {
+			s.restart(notification{code: 4}, fmt.Sprintf("the peer accepted a TCP connection, but no session came of it in %v", openTimeout), idleHold)
+		}
+	case !active || now.Before(s.idleUntil):
+	case s.spare != nil:
+		c := s.spare
+		s.spare = nil
+		s.hand(c)
+	case !s.dialling && !now.Before(s.nextDial):
+		s.dialling = true
+		s.running.Go(func() { s.dial(ctx) })
+	}
+}
+
+// prepare makes sure of listeners and a neighbour in GoBGP.
+func (s *session) prepare(now time.Time) bool {
+	if now.Before(s.nextListen) {
+		return false
+	}
+	err := s.vrf.ensure()
+	if err == nil && s.bgp == nil {
+		if err = s.vrf.join(s); err == nil {
+			s.bgp, err = servers.get(s.cfg.LocalAS, s.cfg.RouterID)
+		}
+		if err == nil {
+			s.addNeighbour()
+		}
+	}
+	if err != nil {
+		s.nextListen = now.Add(retryListen)
+		s.explain(err.Error())
+		return false
+	}
+	return true
+}
+
+// addNeighbour starts a fresh FSM and a fresh watch for it.
+func (s *session) addNeighbour() {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &watch{s: s, cancel: cancel}
+	s.mu.Lock()
+	s.watch, s.note = w, ""
+	s.mu.Unlock()
+	s.bgp.watch.Store(w)
+	err := w.begin(ctx, s.bgp)
+	if err == nil {
+		err = s.bgp.addNeighbour(&s.cfg)
+	}
+	if err != nil {
+		s.log.Error("start BGP session", "err", err)
+		s.setState(bgp.StateIdle, err.Error())
+	}
+}
+
+// deleteNeighbour says n to the peer and ends the FSM now. The order matters:
+// GoBGP's loop waits for the FSM's goroutines, and a full socket would hold
+// those for the hold time if it were not closed.
+func (s *session) deleteNeighbour(n notification) {
+	s.mu.Lock()
+	w, c := s.watch, s.cur
+	s.watch, s.cur = nil, nil
+	s.mu.Unlock()
+	if w == nil {
+		return
+	}
+	s.bgp.watch.Store(nil)
+	if c != nil {
+		c.SetWriteDeadline(time.Now().Add(noticeWait))
+		if _, err := c.Write(n.marshal()); err != nil {
+			c.SetLinger(0)
+		}
+	}
+	if err := s.bgp.deleteNeighbour(&s.cfg); err != nil {
+		s.log.Warn("end BGP session", "err", err)
+	}
+	if c != nil {
+		c.Close()
+	}
+	w.cancel()
+}
+
+// restart ends what there is and begins anew after hold. why replaces the
+// reason unless it is empty.
+func (s *session) restart(n notification, why string, hold time.Duration) {
+	if s.bgp == nil {
+		return
+	}
+	s.deleteNeighbour(n)
+	s.leftEstablished(why)
+	now := time.Now()
+	s.idleUntil = now.Add(hold)
+	if s.nextDial.Before(s.idleUntil) {
+		s.nextDial = s.idleUntil.Add(jitter(0, firstDialMax))
+	}
+	s.addNeighbour()
+	s.wakeUp()
+}
+
+// end is run's last act.
+func (s *session) end() {
+	s.mu.Lock()
+	n := s.cease
+	s.mu.Unlock()
+	if g := s.bgp; g != nil {
+		s.vrf.leave(s)
+		s.deleteNeighbour(n)
+		s.running.Go(func() { servers.put(g) })
+		s.bgp = nil
+	}
+	s.leftEstablished("ended here with " + n.String())
+	if s.spare != nil {
+		farewell(s.spare, n)
+		s.spare = nil
+	}
+	s.running.Wait()
+	for _, fn := range s.takeInbox() { // without bgp they only close connections
+		fn()
+	}
+}
+
+// syncRoutes writes some of what changed in the Adj-RIB-Out into GoBGP's table
+// and reports whether more is left.
+func (s *session) syncRoutes() bool {
+	if s.bgp == nil {
+		return false
+	}
+	s.mu.Lock()
+	u := bgp.Update{}
+	for p := range s.dirty {
+		if len(u.Announce)+len(u.Withdraw) == syncAtOnce {
+			break
+		}
+		delete(s.dirty, p)
+		if a := s.routes[p]; a != nil {
+			u.Announce = append(u.Announce, bgp.Route{Prefix: p, Attrs: a})
+		} else {
+			u.Withdraw = append(u.Withdraw, p)
+		}
+	}
+	more := len(s.dirty) > 0
+	s.mu.Unlock()
+	if err := s.bgp.apply(&u, s.cfg.Local); err != nil {
+		s.log.Error("advertise", "err", err)
+	}
+	return more
+}

@@ -1,0 +1,382 @@
+// Package speaker is the BGP speaker, a process of its own (`msee speaker`),
+// and the edge's handle of it.
+//
+// GoBGP v3.37 does the finite state machine and the codec; routes are the
+// edge's business. GoBGP has known crash shapes on malformed input, hence the
+// process: forwarding must not share them.
+//
+// There is one BgpServer per session, not one per VRF. Its table is exactly
+// that session's Adj-RIB-Out: the edge puts every path into it, and an import
+// policy keeps received ones out, which are watched before policy instead. So
+// the edge decides every path and attribute that leaves, nothing received can
+// be sent on behind its back, two subinterfaces of a VRF may have peers with
+// the same address (GoBGP finds a peer by its address alone), and a session
+// whose socket is stuck stalls only its own server. The price is about 120 kB
+// and ten goroutines per session.
+//
+// GoBGP opens no socket. Listening and dialling happen here, on threads inside
+// the VRF's namespace, with TCP-MD5, and the connections are handed over
+// (accept.go). Because the sockets are ours, a session can be ended at once
+// even if its peer reads nothing.
+//
+// The flow, top to bottom:
+//
+//  1. the edge calls Configure, Advertise, Reset   speaker.go
+//  2. commands cross the socket                    wire.go
+//  3. the process starts and stops sessions        process.go
+//  4. a session finds a connection                 session.go, connection.go, sockets.go, md5.go
+//  5. GoBGP speaks on it                           gobgp.go, accept.go
+//  6. what it says and hears is watched            status.go, loghook.go, peek.go, message.go
+//  7. reports cross the socket                     attrs.go, outbox.go
+//  8. the edge reads Events                        speaker.go
+package speaker
+
+import (
+	"context"
+	"encoding/gob"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"msee/bgp"
+)
+
+// Restarts of a speaker that dies are this far apart; one that lived for
+// steadyAfter starts again at the lower end.
+const (
+	backoffMin  = 200 * time.Millisecond
+	backoffMax  = 5 * time.Second
+	steadyAfter = 30 * time.Second
+)
+
+// Speaker is the edge's handle of the speaker process. It starts the process
+// again when it dies and tells the new one all that is wanted: the sessions and
+// their Adj-RIB-Outs. No method blocks on the process.
+type Speaker struct {
+	log    *slog.Logger
+	launch func() (*child, error)
+	in     *outbox // what the process said and the edge has not read
+	events chan bgp.Event
+	wake   chan struct{}
+	done   chan struct{}
+
+	mu        sync.Mutex
+	sessions  map[string]bgp.SessionConfig
+	routes    map[string]map[netip.Prefix]*bgp.Attrs // Adj-RIB-Outs
+	configure bool                                   // sessions changed
+	resets    []string
+	dirty     map[string]map[netip.Prefix]struct{} // of routes
+}
+
+// Start runs argv, a program that calls Inherited and Main, until ctx ends.
+func Start(ctx context.Context, argv []string, log *slog.Logger) *Speaker {
+	return start(ctx, log, func() (*child, error) { return launchProcess(argv) })
+}
+
+// StartInProcess is Start without a process, for tests: the speaker runs on
+// goroutines of the caller, and GoBGP's panics are the caller's.
+func StartInProcess(ctx context.Context, log *slog.Logger) *Speaker {
+	return start(ctx, log, func() (*child, error) { return launchHere(log) })
+}
+
+func start(ctx context.Context, log *slog.Logger, launch func() (*child, error)) *Speaker {
+	s := &Speaker{
+		log: log, launch: launch, in: newOutbox(),
+		events: make(chan bgp.Event), wake: make(chan struct{}, 1), done: make(chan struct{}),
+		sessions: make(map[string]bgp.SessionConfig),
+		routes:   make(map[string]map[netip.Prefix]*bgp.Attrs),
+		dirty:    make(map[string]map[netip.Prefix]struct{}),
+	}
+	var both sync.WaitGroup
+	both.Go(func() { s.supervise(ctx) })
+	both.Go(func() { s.tell(ctx) })
+	go func() {
+		both.Wait()
+		close(s.events)
+		close(s.done)
+	}()
+	return s
+}
+
+// Events is where the speaker's news come out; it closes when the speaker has
+// ended. A slow reader delays nobody: news on the same prefix or session
+// replace each other until read. That a session left Established is never left
+// out, and voids its routes: no withdrawals follow it. StateDown says only that
+// the process died: its routes may be kept, as stale, until Restarted and what
+// comes then.
+func (s *Speaker) Events() <-chan bgp.Event { return s.events }
+
+// Wait returns when the speaker has ended, after the ctx of Start.
+func (s *Speaker) Wait() { <-s.done }
+
+// Configure sets the whole list of wanted sessions. Sessions whose entry is as
+// before are not disturbed; one whose entry changed in any way is reset. The
+// Adj-RIB-Outs of sessions no longer listed are forgotten.
+func (s *Speaker) Configure(sessions []bgp.SessionConfig) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions = make(map[string]bgp.SessionConfig, len(sessions))
+	for _, c := range sessions {
+		s.sessions[c.Name] = c
+	}
+	for name, routes := range s.routes {
+		if _, ok := s.sessions[name]; ok {
+			continue
+		}
+		// Withdrawn, not only forgotten: the process will not have noticed
+		// that the session was gone if it is back in the next list.
+		s.dirty[name] = keys(routes)
+		delete(s.routes, name)
+	}
+	s.configure = true
+	s.wakeUp()
+}
+
+// Advertise changes a session's Adj-RIB-Out. What changes nothing is not sent.
+// The attributes must not change afterwards. Their ASPath is what follows our
+// own AS; without a NextHop the session's local address is sent.
+func (s *Speaker) Advertise(u bgp.Update) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	routes, dirty := s.routes[u.Session], s.dirty[u.Session]
+	if routes == nil {
+		routes = make(map[netip.Prefix]*bgp.Attrs)
+		s.routes[u.Session] = routes
+	}
+	if dirty == nil {
+		dirty = make(map[netip.Prefix]struct{})
+		s.dirty[u.Session] = dirty
+	}
+	for _, p := range u.Withdraw {
+		if _, ok := routes[p]; ok {
+			delete(routes, p)
+			dirty[p] = struct{}{}
+		}
+	}
+	for _, r := range u.Announce {
+		if old := routes[r.Prefix]; r.Attrs != nil && (old == nil || !equal(old, r.Attrs)) {
+			routes[r.Prefix] = r.Attrs
+			dirty[r.Prefix] = struct{}{}
+		}
+	}
+	s.wakeUp()
+}
+
+func equal(a, b *bgp.Attrs) bool {
+	return a == b || a.NextHop == b.NextHop && a.Origin == b.Origin && a.MED == b.MED && a.HasMED == b.HasMED &&
+		slices.Equal(a.ASPath, b.ASPath) && slices.Equal(a.Communities, b.Communities)
+}
+
+// Reset ends a session with a Cease (administrative reset); it comes up again
+// by itself.
+func (s *Speaker) Reset(session string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.sessions[session]; ok && !slices.Contains(s.resets, session) {
+		s.resets = append(s.resets, session)
+		s.wakeUp()
+	}
+}
+
+func (s *Speaker) wakeUp() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// tell moves news to Events.
+func (s *Speaker) tell(ctx context.Context) {
+	for {
+		e, ok := s.in.pop()
+		if !ok {
+			select {
+			case <-s.in.ready:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case s.events <- e:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// supervise keeps a speaker running.
+func (s *Speaker) supervise(ctx context.Context) {
+	// The kernel kills the process when the thread that started it ends, so
+	// this one must last.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	backoff := backoffMin
+	for first := true; ctx.Err() == nil; first = false {
+		began := time.Now()
+		c, err := s.launch()
+		if err == nil {
+			if !first {
+				s.in.restart()
+			}
+			err = s.attend(ctx, c)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > steadyAfter {
+			backoff = backoffMin
+		}
+		s.log.Error("the BGP speaker ended; starting it again", "err", err, "in", backoff)
+		s.allDown("the BGP speaker process ended (" + err.Error() + ") and is started again")
+		select {
+		case <-time.After(backoff):
+		case <-ctx.Done():
+		}
+		backoff = min(2*backoff, backoffMax)
+	}
+}
+
+func (s *Speaker) allDown(why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.sessions {
+		s.in.status(bgp.SessionStatus{Session: name, State: bgp.StateDown, Since: time.Now(), Reason: why})
+	}
+}
+
+// attend serves one process until it ends or ctx does, and says why it ended.
+func (s *Speaker) attend(ctx context.Context, c *child) error {
+	s.markAll()
+	gone := make(chan struct{})
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		if s.command(c.conn, gone) != nil {
+			c.conn.Close()
+		}
+	})
+	stop := context.AfterFunc(ctx, func() { c.conn.Close() })
+	readErr := s.listen(c.conn)
+	stop()
+	close(gone)
+	err := c.end()
+	writing.Wait()
+	if err == nil {
+		err = readErr
+	}
+	return err
+}
+
+// markAll makes everything wanted news for a new process.
+func (s *Speaker) markAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.configure, s.resets = true, nil
+	for name, routes := range s.routes {
+		s.dirty[name] = keys(routes)
+	}
+	s.wakeUp()
+}
+
+func keys(routes map[netip.Prefix]*bgp.Attrs) map[netip.Prefix]struct{} {
+	m := make(map[netip.Prefix]struct{}, len(routes))
+	for p := range routes {
+		m[p] = struct{}{}
+	}
+	return m
+}
+
+// command writes what is wanted to the process until it is gone.
+func (s *Speaker) command(conn net.Conn, gone <-chan struct{}) error {
+	enc := gob.NewEncoder(conn)
+	for {
+		c, ok := s.nextCommand()
+		if !ok {
+			select {
+			case <-s.wake:
+				continue
+			case <-gone:
+				return nil
+			}
+		}
+		if err := enc.Encode(c); err != nil {
+			return err
+		}
+	}
+}
+
+// nextCommand takes the sessions before resets, and those before routes.
+func (s *Speaker) nextCommand() (*command, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.configure {
+		s.configure = false
+		c := &command{Configure: true}
+		for _, cfg := range s.sessions {
+			c.Sessions = append(c.Sessions, cfg)
+		}
+		return c, true
+	}
+	if len(s.resets) > 0 {
+		c := &command{Reset: s.resets[0]}
+		s.resets = s.resets[1:]
+		return c, true
+	}
+	for name, dirty := range s.dirty {
+		u := &bgp.Update{Session: name}
+		for p := range dirty {
+			if len(u.Announce)+len(u.Withdraw) == maxRoutes {
+				break
+			}
+			delete(dirty, p)
+			if a := s.routes[name][p]; a != nil {
+				u.Announce = append(u.Announce, bgp.Route{Prefix: p, Attrs: a})
+			} else {
+				u.Withdraw = append(u.Withdraw, p)
+			}
+		}
+		if len(dirty) == 0 {
+			delete(s.dirty, name)
+		}
+		if len(u.Announce)+len(u.Withdraw) > 0 {
+			return &command{Routes: pack(u)}, true
+		}
+	}
+	return nil, false
+}
+
+// listen takes reports until the socket ends or what comes cannot be a report.
+func (s *Speaker) listen(conn net.Conn) error {
+	dec := newDecoder(conn)
+	for {
+		var r report
+		if err := dec.decode(&r); err != nil {
+			return err
+		}
+		switch {
+		case r.Routes != nil:
+			u, err := r.Routes.unpack()
+			if err != nil {
+				return err
+			}
+			if s.knows(u.Session) {
+				s.in.update(u)
+			}
+		case r.Status != nil && s.knows(r.Status.Session):
+			s.in.status(*r.Status)
+		case r.EndOfRIB != "" && s.knows(r.EndOfRIB):
+			s.in.endOfRIB(r.EndOfRIB)
+		}
+	}
+}
+
+func (s *Speaker) knows(session string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.sessions[session]
+	return ok
+}

@@ -1,0 +1,294 @@
+package speaker
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+
+	"msee/bgp"
+)
+
+// watch receives what GoBGP tells about one life of a neighbour, from AddPeer
+// to DeletePeer. News that come later than that are dropped: a session's
+// routes must not arrive after it went down.
+type watch struct {
+	s      *session
+	cancel context.CancelFunc
+}
+
+func (w *watch) begin(ctx context.Context, g *gobgp) error {
+	return g.WatchEvent(ctx, &api.WatchEventRequest{Table: &api.WatchEventRequest_Table{
+		Filters: []*api.WatchEventRequest_Table_Filter{
+			{Type: api.WatchEventRequest_Table_Filter_ADJIN},
+			{Type: api.WatchEventRequest_Table_Filter_EOR},
+		},
+	}}, w.table)
+}
+
+// table takes the paths of one UPDATE, or an End-of-RIB.
+func (w *watch) table(r *api.WatchEventResponse) {
+	paths := r.GetTable().GetPaths()
+	if len(paths) == 0 {
+		return
+	}
+	s := w.s
+	eor := len(paths) == 1 && paths[0].GetNlri() == nil
+	var u bgp.Update
+	if !eor {
+		u = received(s.cfg.Name, paths)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watch != w || s.status.State != bgp.StateEstablished {
+		return
+	}
+	if eor {
+		s.out.endOfRIB(s.cfg.Name)
+	} else {
+		s.out.update(&u)
+	}
+}
+
+// note keeps why the session is about to move. The first cause counts: a peer
+// may send more than one NOTIFICATION while its socket closes.
+func (w *watch) note(text string) {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	w.s.noteLocked(w, text)
+}
+
+func (s *session) noteLocked(w *watch, text string) {
+	if s.watch == w && s.note == "" {
+		s.note = text
+	}
+}
+
+// noteSent is note for a NOTIFICATION of ours.
+func (w *watch) noteSent(n notification, detail string) {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	s := w.s
+	if n.code == 2 && n.subcode == 2 && s.cur != nil && s.cur.open != nil {
+		detail = fmt.Sprintf("peer says AS %d, configured peerASN %d", s.cur.open.as, s.cfg.PeerAS)
+	}
+	text := "sent " + n.String()
+	if detail != "" {
+		text += ": " + detail
+	}
+	s.noteLocked(w, text)
+}
+
+func (w *watch) noteReceived(n notification) {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	w.s.noteLocked(w, w.s.explainReceived(n))
+}
+
+// explainReceived puts a NOTIFICATION of the peer in words.
+func (s *session) explainReceived(n notification) string {
+	text := "peer sent " + n.String()
+	if n.code == 2 && n.subcode == 2 {
+		text += fmt.Sprintf(": it expects another AS here than ours, %d", s.cfg.LocalAS)
+	}
+	return text
+}
+
+func (w *watch) malformed(text string) { w.s.log.Warn(text) }
+
+var fsmStates = map[string]bgp.State{
+	"BGP_FSM_IDLE":        bgp.StateIdle,
+	"BGP_FSM_CONNECT":     bgp.StateConnect,
+	"BGP_FSM_ACTIVE":      bgp.StateActive,
+	"BGP_FSM_OPENSENT":    bgp.StateOpenSent,
+	"BGP_FSM_OPENCONFIRM": bgp.StateOpenConfirm,
+	"BGP_FSM_ESTABLISHED": bgp.StateEstablished,
+}
+
+// fsmReasons explain GoBGP's words for a move that no note explains.
+var fsmReasons = map[string]string{
+	"read-failed":        "the peer closed the TCP connection without a NOTIFICATION",
+	"write-failed":       "sending to the peer failed",
+	"hold-timer-expired": "hold timer expired: nothing heard from the peer",
+	"invalid-msg":        "the peer sent a message that does not belong there",
+}
+
+// stateChanged is called by GoBGP's loop between two states.
+func (w *watch) stateChanged(to, reason string) {
+	s := w.s
+	s.mu.Lock()
+	state, known := fsmStates[to]
+	if s.watch != w || !known {
+		s.mu.Unlock()
+		return
+	}
+	c := s.cur
+	switch state {
+	case bgp.StateEstablished:
+		s.establishedLocked()
+	case bgp.StateIdle:
+		s.downLocked(s.whyLocked(reason))
+		s.inbox = append(s.inbox, func() {
+			s.mu.Lock()
+			same := s.watch == w
+			s.mu.Unlock()
+			if same {
+				// A peer that closes one of two colliding connections has
+				// the other one ready.
+				hold := idleHold
+				if s.spare != nil {
+					hold = 0
+				}
+				s.restart(ceaseShutdown, "", hold)
+			}
+		})
+	default:
+		s.enterLocked(state)
+	}
+	s.publishLocked()
+	s.wakeUp()
+	s.mu.Unlock()
+	if state == bgp.StateOpenConfirm && c != nil {
+		peek(c.TCPConn, func(m []byte, err error) {
+			if err == nil {
+				s.heard(c, m, nil)
+			}
+		})
+	}
+}
+
+func (s *session) whyLocked(reason string) string {
+	why := s.note
+	if why == "" {
+		why = fsmReasons[reason]
+	}
+	if why == "" {
+		why = reason
+	}
+	s.note = ""
+	return why
+}
+
+func (s *session) enterLocked(state bgp.State) {
+	if s.status.State != state {
+		s.status.State, s.status.Since = state, time.Now()
+	}
+}
+
+func (s *session) establishedLocked() {
+	s.enterLocked(bgp.StateEstablished)
+	s.up.Store(true)
+	s.note = ""
+	s.last, s.md5 = s.lastDown, ""
+	s.inbox = append(s.inbox, s.dropSpare)
+	st := &s.status
+	st.Hold, st.Keepalive = s.cfg.Hold, s.cfg.Keepalive
+	if s.cur == nil {
+		return
+	}
+	if o := s.cur.open; o != nil {
+		st.Hold, st.Keepalive = negotiate(s.cfg.Hold, s.cfg.Keepalive, o.hold)
+		st.RemoteID = o.id
+		if f, name := s.family(); !o.carries(f) {
+			s.last = fmt.Sprintf("the peer did not offer %s unicast (RFC 4760): no routes can be exchanged; activate the neighbor for that family", name)
+		}
+	}
+	st.LocalPort, st.PeerPort = portOf(s.cur.LocalAddr()), portOf(s.cur.RemoteAddr())
+}
+
+func (s *session) family() (code uint32, name string) {
+	if s.cfg.Peer.Is4() {
+		return ipv4Unicast, "IPv4"
+	}
+	return ipv6Unicast, "IPv6"
+}
+
+func (s *session) dropSpare() {
+	if s.spare != nil && s.up.Load() {
+		farewell(s.spare, ceaseCollision)
+		s.spare = nil
+	}
+}
+
+func portOf(a net.Addr) uint16 {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return uint16(t.Port)
+	}
+	return 0
+}
+
+// downLocked enters Idle.
+func (s *session) downLocked(why string) {
+	if s.status.State == bgp.StateEstablished {
+		s.status.Flaps++
+		s.lastDown, s.rebase = why, true
+		s.log.Info("BGP session went down", "peer", s.cfg.Peer, "reason", why)
+	}
+	s.up.Store(false)
+	s.enterLocked(bgp.StateIdle)
+	st := &s.status
+	st.Hold, st.Keepalive, st.LocalPort, st.PeerPort = 0, 0, 0, 0
+	if why != "" {
+		s.last = why
+	}
+}
+
+// leftEstablished is downLocked for ends of our own making.
+func (s *session) leftEstablished(why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.downLocked(why)
+	s.publishLocked()
+}
+
+// setState is for states that GoBGP knows nothing of.
+func (s *session) setState(state bgp.State, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enterLocked(state)
+	s.last = why
+	s.publishLocked()
+}
+
+// explain says why the session does not come up.
+func (s *session) explain(why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.status.State != bgp.StateEstablished {
+		s.last = why
+		s.publishLocked()
+	}
+}
+
+// publishLocked tells the status if it is news.
+func (s *session) publishLocked() {
+	s.status.Reason = s.last
+	if s.md5 != "" {
+		s.status.Reason = s.md5
+		if s.last != "" {
+			s.status.Reason += "; " + s.last
+		}
+	}
+	if s.status != s.sent {
+		s.sent = s.status
+		s.out.status(s.status)
+	}
+}
+
+// publishMD5 looks whether TCP-MD5 keeps the session down.
+func (s *session) publishMD5(now time.Time) {
+	counts, fresh := s.vrf.md5.sample(now)
+	others := s.vrf.othersDown(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rebase {
+		s.base, s.rebase = counts, false
+	}
+	s.md5 = ""
+	if fresh {
+		s.md5 = explainMD5(s.base, counts, s.cfg.Key != "", others)
+	}
+	s.publishLocked()
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"msee/api"
+	"msee/bgp/speaker"
+	"msee/config"
+	"msee/edge"
+)
+
+func edgeCommand() *cobra.Command {
+	return daemonCommand("edge", config.KindEdge, "Run an MSEE, one of the pair at Microsoft's end of a circuit")
+}
+
+func gatewayCommand() *cobra.Command {
+	return daemonCommand("gateway", config.KindGateway, "Run an instance of a VNet gateway")
+}
+
+func daemonCommand(use string, kind config.Kind, short string) *cobra.Command {
+	var path, instance string
+	c := &cobra.Command{Use: use + " --config FILE", Short: short, Args: cobra.NoArgs,
+		Long: short + ".\n\nRuns in the foreground until SIGTERM or Ctrl-C. SIGHUP, like `msee reload`, reads the\n" +
+			"file again and applies what has changed; a file with faults changes nothing.",
+		RunE: func(*cobra.Command, []string) error { return daemon(kind, path, instance) }}
+	c.Flags().StringVarP(&path, "config", "c", "", "configuration file (docs/configuration.md)")
+	c.Flags().StringVar(&instance, "instance", "", "name of this process among others: its socket is "+
+		api.SocketPath("NAME")+", its namespaces NAME.VRF (default: the device's name)")
+	c.MarkFlagRequired("config")
+	return c
+}
+
+// load reads a configuration of that kind.
+func load(kind config.Kind, path string) (*config.Device, error) {
+	dev, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	if dev.Kind != kind {
+		return nil, fmt.Errorf("%s describes a %s: run msee %s", path, dev.Kind, dev.Kind)
+	}
+	return dev, nil
+}
+
+func daemon(kind config.Kind, path, instance string) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	dev, err := load(kind, path)
+	if err != nil {
+		return err
+	}
+	if instance == "" {
+		instance = dev.Name
+	}
+	// Workers hold a thread each and may keep it busy: leave as many
+	// processors to the rest as there are.
+	runtime.GOMAXPROCS(runtime.NumCPU() + len(dev.Ports))
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	e, err := edge.Start(dev, edge.Options{Instance: instance, Speaker: []string{self, "speaker"}, Log: log})
+	if err != nil {
+		return err
+	}
+	defer e.Stop()
+	reload := func() ([]config.Change, error) {
+		dev, err := load(kind, path)
+		if err != nil {
+			return nil, err
+		}
+		return e.Apply(dev)
+	}
+	server, err := api.Listen(instance, e, reload, log)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve() }() // ends by server.Close
+	log.Info("running", "instance", instance, "kind", kind, "pid", os.Getpid())
+
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
+	for {
+		select {
+		case err := <-failed:
+			return err
+		case s := <-signals:
+			if s != syscall.SIGHUP {
+				log.Info("stopping", "signal", s)
+				return nil
+			}
+			changes, err := reload()
+			if err != nil {
+				log.Error("reload refused; nothing has changed", "err", err)
+				continue
+			}
+			log.Info("reloaded", "changes", len(changes))
+		}
+	}
+}
+
+func speakerCommand() *cobra.Command {
+	return &cobra.Command{Use: "speaker", Hidden: true, Args: cobra.NoArgs,
+		Short: "The BGP speaker of an edge or gateway, which starts it",
+		RunE: func(*cobra.Command, []string) error {
+			conn, err := speaker.Inherited()
+			if err != nil {
+				return err
+			}
+			return speaker.Main(conn)
+		}}
+}
+
+func checkCommand() *cobra.Command {
+	return &cobra.Command{Use: "check FILE...", Short: "Check configuration files without running them", Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, files []string) error {
+			bad := false
+			for _, f := range files {
+				dev, err := config.Load(f)
+				if err != nil {
+					fmt.Fprintln(os.Stderr, err)
+					bad = true
+					continue
+				}
+				fmt.Printf("%s: good: %s %s, %d ports, %d VRFs\n", f, dev.Kind, dev.Name, len(dev.Ports), len(dev.VRFs))
+			}
+			if bad {
+				return exitError(1)
+			}
+			return nil
+		}}
+}

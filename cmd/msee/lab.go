@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"msee/api"
+	"msee/bgp"
+	"msee/lab"
+)
+
+// labOptions are the flags that lab commands share.
+type labOptions struct {
+	name    string
+	force   bool
+	timeout time.Duration
+}
+
+func labCommand() *cobra.Command {
+	c := &cobra.Command{Use: "lab", Short: "Build topologies of network namespaces around MSEEs"}
+	c.Long = c.Short + ".\n\nTopologies that come with msee: " + strings.Join(lab.Topologies(), ", ") +
+		". A YAML file of your own does as well."
+	c.AddCommand(labUp(), labDown(), labStatus(), labCheck(), labExec(), labDiagram())
+	return c
+}
+
+// defaultTopology is what commands mean without a name.
+const defaultTopology = "default"
+
+func nameOf(args []string) string {
+	if len(args) == 0 {
+		return defaultTopology
+	}
+	return args[0]
+}
+
+// interruptible ends with Ctrl-C or SIGTERM.
+func interruptible() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+}
+
+func labUp() *cobra.Command {
+	var o labOptions
+	c := &cobra.Command{Use: "up [TOPOLOGY|FILE]", Short: "Build a lab and wait until it has converged", Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			t, err := lab.Load(nameOf(args))
+			if err != nil {
+				return err
+			}
+			ctx, cancel := interruptible()
+			defer cancel()
+			return lab.Up(ctx, t, options(o))
+		}}
+	c.Flags().StringVar(&o.name, "name", "", "name of the lab (default: the topology's)")
+	c.Flags().BoolVar(&o.force, "force", false, "take down a lab of that name first")
+	c.Flags().DurationVar(&o.timeout, "timeout", lab.DefaultTimeout, "how long to wait for sessions and routes")
+	return c
+}
+
+func options(o labOptions) lab.Options {
+	return lab.Options{Name: o.name, Force: o.force, Timeout: o.timeout, Progress: os.Stdout,
+		Status: deviceSessions, Routes: deviceTables}
+}
+
+// deviceSessions tells the lab what a device says of its sessions.
+func deviceSessions(instance string) ([]lab.SessionState, error) {
+	rows, err := api.NewClient(instance).Sessions()
+	var states []lab.SessionState
+	for _, s := range rows {
+		st := lab.SessionState{VRF: s.VRF, Peer: s.Peer, PeerAS: s.AS, State: string(s.State),
+			Received: s.Accepted, Sent: s.Advertised, Reason: s.Reason}
+		if s.State == bgp.StateEstablished {
+			st.Up = time.Since(s.Since)
+		}
+		states = append(states, st)
+	}
+	return states, err
+}
+
+// deviceTables tells the lab how many prefixes a device forwards by.
+func deviceTables(instance string) ([]lab.TableState, error) {
+	rows, err := api.NewClient(instance).Routes("")
+	var tables []lab.TableState
+	for _, r := range rows {
+		if r.Source != "bgp" {
+			continue
+		}
+		if len(tables) == 0 || tables[len(tables)-1].VRF != r.VRF {
+			tables = append(tables, lab.TableState{VRF: r.VRF})
+		}
+		t := &tables[len(tables)-1]
+		if r.Prefix.Addr().Is4() {
+			t.IPv4++
+		} else {
+			t.IPv6++
+		}
+	}
+	return tables, err
+}
+
+func labDown() *cobra.Command {
+	var all bool
+	c := &cobra.Command{Use: "down [LAB]", Short: "Remove a lab and all that belongs to it", Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			ctx, cancel := interruptible()
+			defer cancel()
+			if all {
+				return lab.DownAll(ctx)
+			}
+			return lab.Down(ctx, nameOf(args))
+		}}
+	c.Flags().BoolVar(&all, "all", false, "remove every lab")
+	return c
+}
+
+func labStatus() *cobra.Command {
+	return &cobra.Command{Use: "status", Short: "List the labs that there are", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return lab.Status(os.Stdout) }}
+}
+
+func labCheck() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{Use: "check [LAB]", Short: "Prove that a lab works: sessions, prefixes, ping, traceroute, iperf3", Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			ctx, cancel := interruptible()
+			defer cancel()
+			return lab.Check(ctx, nameOf(args), os.Stdout, asJSON, options(labOptions{}))
+		}}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func labExec() *cobra.Command {
+	var name string
+	c := &cobra.Command{Use: "exec NODE -- COMMAND [ARGUMENT...]", Short: "Run a command in a node of a lab",
+		Args: cobra.MinimumNArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			node, command := args[0], args[1:]
+			if command[0] == "--" { // pflag leaves it where flags end at the first argument
+				command = command[1:]
+			}
+			status, err := lab.Exec(name, node, command)
+			if err != nil {
+				return err
+			}
+			if status != 0 {
+				return exitError(status)
+			}
+			return nil
+		}}
+	c.Flags().StringVar(&name, "lab", defaultTopology, "the lab")
+	c.Flags().SetInterspersed(false)
+	return c
+}
+
+func labDiagram() *cobra.Command {
+	var mermaid bool
+	c := &cobra.Command{Use: "diagram [TOPOLOGY|FILE]", Short: "Draw a topology", Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			t, err := lab.Load(nameOf(args))
+			if err != nil {
+				return err
+			}
+			if mermaid {
+				return lab.Mermaid(os.Stdout, t)
+			}
+			return lab.Diagram(os.Stdout, t)
+		}}
+	c.Flags().BoolVar(&mermaid, "mermaid", false, "as a Mermaid flowchart")
+	return c
+}

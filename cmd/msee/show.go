@@ -1,0 +1,156 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"msee/api"
+	"msee/edge"
+)
+
+// devices returns clients of the instances called name: by whole name, or by
+// the last part of LAB.NODE; all that run if name is "".
+func devices(name string) ([]*api.Client, error) {
+	running := api.Instances()
+	if name != "" {
+		match := slices.DeleteFunc(slices.Clone(running), func(i string) bool {
+			return i != name && !strings.HasSuffix(i, "."+name)
+		})
+		if len(match) == 0 {
+			return nil, fmt.Errorf("no running instance is called %s; running: %s", name, orNone(running))
+		}
+		running = match
+	}
+	if len(running) == 0 {
+		if os.Geteuid() != 0 {
+			return nil, errors.New("no instance that you may talk to is running; try sudo")
+		}
+		return nil, errors.New("no instance is running; start one with msee edge, or a whole lab with msee lab up")
+	}
+	var clients []*api.Client
+	for _, i := range running {
+		clients = append(clients, api.NewClient(i))
+	}
+	return clients, nil
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+func showCommand() *cobra.Command {
+	var device string
+	var asJSON bool
+	show := &cobra.Command{Use: "show", Short: "Look inside running devices"}
+	show.PersistentFlags().StringVarP(&device, "device", "d", "", "instance, or its last part (msee1 for default.msee1); default: all that run")
+	show.PersistentFlags().BoolVar(&asJSON, "json", false, "print JSON: an object with a list per instance")
+
+	add := func(use, short string, get func(*api.Client) (any, error), print func(io.Writer, any) error) *cobra.Command {
+		c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+			clients, err := devices(device)
+			if err != nil {
+				return err
+			}
+			return showAll(os.Stdout, clients, asJSON, get, print)
+		}}
+		show.AddCommand(c)
+		return c
+	}
+	add("circuits", "Circuits and their peerings",
+		func(c *api.Client) (any, error) { return c.Circuits() }, printer(api.ShowCircuits))
+	add("peerings", "Subinterfaces: tags, addresses, traffic",
+		func(c *api.Client) (any, error) { return c.Peerings() }, printer(api.ShowPeerings))
+	add("bgp", "BGP sessions, and why one is down",
+		func(c *api.Client) (any, error) { return c.Sessions() },
+		func(w io.Writer, v any) error {
+			return printer(func(w io.Writer, rows []edge.SessionStatus) error { return api.ShowBGP(w, rows, time.Now()) })(w, v)
+		})
+	var vrf string
+	routes := add("routes", "Routes with every path, used (*), unused and refused (x)",
+		func(c *api.Client) (any, error) { return c.Routes(vrf) }, printer(api.ShowRoutes))
+	routes.Flags().StringVar(&vrf, "vrf", "", "only this VRF")
+	add("arp", "ARP and IPv6 neighbor tables",
+		func(c *api.Client) (any, error) { return c.ARP() }, printer(api.ShowARP))
+	add("ports", "Ports and their counters",
+		func(c *api.Client) (any, error) { return c.Ports() }, printer(api.ShowPorts))
+	var all bool
+	counters := add("counters", "What became of each received frame: verdicts by port",
+		func(c *api.Client) (any, error) { return c.Ports() },
+		func(w io.Writer, v any) error {
+			return printer(func(w io.Writer, rows []edge.PortStatus) error { return api.ShowCounters(w, rows, all) })(w, v)
+		})
+	counters.Flags().BoolVar(&all, "all", false, "also verdicts that no frame got")
+	return show
+}
+
+// printer gives a table printer for T the shape that fits all.
+func printer[T any](print func(io.Writer, T) error) func(io.Writer, any) error {
+	return func(w io.Writer, v any) error { return print(w, v.(T)) }
+}
+
+// showAll asks each device and prints its answer under its name.
+func showAll(w io.Writer, clients []*api.Client, asJSON bool, get func(*api.Client) (any, error), print func(io.Writer, any) error) error {
+	answers := map[string]any{}
+	for i, c := range clients {
+		v, err := get(c)
+		if err != nil {
+			return err
+		}
+		answers[c.Instance] = v
+		if asJSON {
+			continue
+		}
+		if len(clients) > 1 {
+			if i > 0 {
+				fmt.Fprintln(w)
+			}
+			fmt.Fprintf(w, "%s\n", c.Instance)
+		}
+		if err := print(w, v); err != nil {
+			return err
+		}
+	}
+	if !asJSON {
+		return nil
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(answers)
+}
+
+func reloadCommand() *cobra.Command {
+	var device string
+	c := &cobra.Command{Use: "reload", Short: "Make running devices read their configuration file again", Args: cobra.NoArgs,
+		Long: "Make running devices read their configuration file again and apply what has changed.\n" +
+			"What has not changed loses no packet and no session; a file with faults changes nothing.",
+		RunE: func(*cobra.Command, []string) error {
+			clients, err := devices(device)
+			if err != nil {
+				return err
+			}
+			for _, c := range clients {
+				result, err := c.Reload()
+				if err != nil {
+					return fmt.Errorf("%s: %w", c.Instance, err)
+				}
+				fmt.Printf("%s: %d changes\n", c.Instance, len(result.Changes))
+				for _, ch := range result.Changes {
+					fmt.Printf("  %s\n", ch)
+				}
+			}
+			return nil
+		}}
+	c.Flags().StringVarP(&device, "device", "d", "", "instance, or its last part; default: all that run")
+	return c
+}

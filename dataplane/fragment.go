@@ -1,0 +1,112 @@
+package dataplane
+
+import (
+	"encoding/binary"
+
+	"msee/dataplane/port"
+	"msee/vlan"
+)
+
+// IPv4's flags and offset, the 16 bits at octet 6 (RFC 791 §3.1).
+const (
+	flagDF         = 0x4000
+	flagMF         = 0x2000
+	fragmentOffset = 0x1fff // in units of 8 octets
+)
+
+// fragmentPool is how many pieces wait for one transmission at most.
+const fragmentPool = 64
+
+// mayFragment says whether a router may cut the packet: IPv4 without DF. IPv6
+// is cut by its sender alone (RFC 8200 §4.5), and superframes are of TCP,
+// which sets DF, or of a sender that can make smaller segments.
+func mayFragment(p *packet) bool {
+	return !p.v6 && p.VNet.GSOType == port.GSONone && binary.BigEndian.Uint16(p.Buf[p.l3+6:])&flagDF == 0
+}
+
+// fragment sends an IPv4 packet in pieces that fit the egress MTU (RFC 791
+// §3.2). The TTL has been checked.
+func (w *Worker) fragment(p *packet) Verdict {
+	if p.VNet.Flags&port.VNetNeedsCsum != 0 && !completeChecksum(p) {
+		return DropMalformed // the pieces have no checksum of their own to leave to a device
+	}
+	q := w.egress[p.out.Out.Port]
+	if q == nil {
+		return DropEgressDown
+	}
+	first := p.ip()[:p.headerLen]
+	if !p.generated {
+		decrementTTL(first)
+	}
+	header := first
+	payload := p.ip()[p.headerLen:]
+	field := binary.BigEndian.Uint16(first[6:])
+	offset := int(field&fragmentOffset) * 8
+	for len(payload) > 0 {
+		n := min(len(payload), (p.out.Out.MTU-len(header))&^7)
+		if n <= 0 {
+			return DropTooBig // an MTU that holds no header and 8 octets
+		}
+		flags := field & flagMF // of the packet, if it is a fragment itself
+		if n < len(payload) {
+			flags = flagMF
+		}
+		w.sendFragment(p, q, header, payload[:n], flags|uint16(offset/8))
+		payload, offset = payload[n:], offset+n
+		header = w.laterHeader(first)
+	}
+	return Fragmented
+}
+
+// sendFragment queues one piece.
+func (w *Worker) sendFragment(p *packet, q *egressQueue, header, payload []byte, field uint16) {
+	if len(w.fragments) == cap(w.fragments) {
+		w.transmit() // and with that the pieces before are gone
+		w.fragments = w.fragments[:0]
+	}
+	i := len(w.fragments)
+	w.fragments = w.fragments[:i+1]
+	f := &w.fragments[i]
+	if f.Buf == nil {
+		f.Buf = make([]byte, injectBufLen)
+	}
+	l3 := port.Headroom + vlan.MaxHeaderLen
+	b := f.Buf[l3:]
+	copy(b, header)
+	total := len(header) + copy(b[len(header):], payload)
+	b[0] = 0x40 | byte(len(header)/4)
+	binary.BigEndian.PutUint16(b[2:], uint16(total))
+	binary.BigEndian.PutUint16(b[6:], field)
+	binary.BigEndian.PutUint16(b[10:], 0)
+	binary.BigEndian.PutUint16(b[10:], ^fold(sum(b[:len(header)], 0)))
+	*f = port.Frame{Buf: f.Buf, Start: p.out.Header.Put(f.Buf, l3, p.etherType), End: l3 + total}
+	q.control = append(q.control, f)
+	p.out.Out.Counters.TxFrames.Add(1)
+	p.out.Out.Counters.TxBytes.Add(uint64(total))
+}
+
+// laterHeader is the header of the pieces behind the first: with those options
+// only that are marked to be copied (RFC 791 §3.1).
+func (w *Worker) laterHeader(first []byte) []byte {
+	if len(first) == minIPv4 {
+		return first
+	}
+	h := append(w.header[:0], first[:minIPv4]...)
+	for o := first[minIPv4:]; len(o) > 0 && o[0] != 0; { // 0 ends the list
+		n := 1
+		if o[0] != 1 { // 1 is padding and has no length
+			if len(o) < 2 || o[1] < 2 || int(o[1]) > len(o) {
+				break
+			}
+			n = int(o[1])
+		}
+		if o[0]&0x80 != 0 {
+			h = append(h, o[:n]...)
+		}
+		o = o[n:]
+	}
+	for len(h)%4 != 0 {
+		h = append(h, 0)
+	}
+	return h
+}

@@ -1,0 +1,470 @@
+package edge
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"msee/bgp"
+	"msee/config"
+	"msee/dataplane"
+	"msee/dataplane/port"
+)
+
+// From one desired state to the next: first everything new is made, which may
+// fail and is then undone; then it takes the old one's place, which must not
+// fail half way; then what nobody needs any more is closed. What is equal in
+// both is not touched.
+
+// portState is an open port.
+type portState struct {
+	cfg      config.Port
+	index    int
+	port     port.Port
+	counters *dataplane.PortCounters
+}
+
+// vrf is a running VRF.
+type vrf struct {
+	cfg      config.VRF
+	index    int
+	kernel   *kernelVRF
+	subs     map[string]*subinterface
+	origin   *tap                    // what the kernel says to stations beyond our subnets
+	fromTap  *dataplane.Subinterface // origin, to the dataplane
+	rib      *bgp.RIB
+	fwd      *forwarding
+	stop     chan struct{} // ends the neighbor watch
+	watching sync.WaitGroup
+}
+
+// subinterface is a running subinterface. cfg and dp are replaced when the
+// configuration changes; the TAP stays.
+type subinterface struct {
+	cfg  config.Subinterface
+	vrf  *vrf
+	port *portState
+	tap  *tap
+	punt *dataplane.Punt
+	dp   *dataplane.Subinterface
+}
+
+// made is what a change has opened so far.
+type made struct {
+	ports map[string]*portState
+	vrfs  map[string]*vrf
+	subs  []*subinterface
+}
+
+func (e *Edge) apply(dev *config.Device) error {
+	if id := e.device.RouterID; id.IsValid() && id != dev.RouterID {
+		// A new identifier would reset every session, where a reload touches
+		// only what has changed.
+		e.log.Warn("the router ID stays until a restart", "is", id, "configured", dev.RouterID)
+		kept := *dev
+		kept.RouterID = id
+		dev = &kept
+	}
+	if reflect.DeepEqual(e.device, dev) {
+		return nil
+	}
+	m, err := e.make(dev)
+	if err != nil {
+		e.unmake(m)
+		return err
+	}
+	return e.commit(dev, m)
+}
+
+// make opens what dev has and e.device has not.
+func (e *Edge) make(dev *config.Device) (m made, err error) {
+	m = made{ports: map[string]*portState{}, vrfs: map[string]*vrf{}}
+	for _, p := range dev.Ports {
+		if old := e.ports[p.Name]; old != nil && sameDevice(old.cfg, p) {
+			continue
+		}
+		ps, err := e.openPort(p)
+		if err != nil {
+			return m, fmt.Errorf("open port %s: %w", p.Name, err)
+		}
+		m.ports[p.Name] = ps
+	}
+	for _, c := range dev.VRFs {
+		v := e.vrfs[c.Name]
+		if v == nil {
+			if v, err = e.newVRF(c); err != nil {
+				return m, fmt.Errorf("make VRF %s: %w", c.Name, err)
+			}
+			m.vrfs[c.Name] = v
+		}
+		for _, s := range c.Subinterfaces {
+			if v.subs[s.Name] != nil {
+				continue
+			}
+			p := m.ports[s.Port]
+			if p == nil {
+				p = e.ports[s.Port]
+			}
+			sub, err := newSubinterface(v, p, s)
+			if err != nil {
+				return m, err
+			}
+			m.subs = append(m.subs, sub)
+		}
+	}
+	return m, nil
+}
+
+func (e *Edge) unmake(m made) {
+	for _, s := range m.subs {
+		s.tap.device.Close()
+	}
+	for _, v := range m.vrfs {
+		e.removeVRF(v)
+	}
+	for _, p := range m.ports {
+		e.closePort(p)
+	}
+}
+
+// sameDevice says whether a port can stay open.
+func sameDevice(a, b config.Port) bool { return a.Device == b.Device && a.Type == b.Type }
+
+func (e *Edge) openPort(p config.Port) (*portState, error) {
+	var dev port.Port
+	var err error
+	switch p.Type {
+	case "tap":
+		dev, err = port.OpenTap(port.TapConfig{Name: p.Device})
+	default:
+		dev, err = port.OpenPacket(port.PacketConfig{Device: p.Device})
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.nextPort++
+	return &portState{cfg: p, index: e.nextPort - 1, port: dev, counters: new(dataplane.PortCounters)}, nil
+}
+
+func (e *Edge) closePort(p *portState) {
+	if err := p.port.Close(); err != nil {
+		e.log.Error("close port", "port", p.cfg.Name, "err", err)
+	}
+}
+
+func (e *Edge) newVRF(c config.VRF) (*vrf, error) {
+	kernel, err := newKernelVRF(e.namespace(c.Name), e.log)
+	if err != nil {
+		return nil, err
+	}
+	origin, err := kernel.newOrigin()
+	if err != nil {
+		kernel.close()
+		return nil, err
+	}
+	v := &vrf{cfg: config.VRF{Name: c.Name}, index: e.nextVRF, kernel: kernel, subs: map[string]*subinterface{},
+		origin: origin, rib: bgp.NewRIB(policy(c), nil), fwd: newForwarding(), stop: make(chan struct{})}
+	v.fromTap = &dataplane.Subinterface{Name: originName, VRF: v.index, Origin: true,
+		Punt: dataplane.NewPunt(origin.fd), Counters: new(dataplane.Counters)}
+	e.nextVRF++
+	emit := func(n neighbor) {
+		select {
+		case e.neighbors <- n:
+		case <-v.stop:
+		case <-e.stop:
+		}
+	}
+	if err := kernel.watchNeighbors(v, emit, v.stop, &v.watching); err != nil {
+		origin.device.Close()
+		kernel.close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// namespace names the namespace of a VRF.
+func (e *Edge) namespace(vrf string) string { return e.opts.Instance + "." + vrf }
+
+func (e *Edge) removeVRF(v *vrf) {
+	close(v.stop)
+	v.watching.Wait()
+	for _, s := range v.subs {
+		s.tap.device.Close()
+	}
+	v.origin.device.Close()
+	v.kernel.close()
+}
+
+func policy(c config.VRF) bgp.Policy {
+	switch c.PeeringType {
+	case "AzurePrivatePeering":
+		return bgp.PrivatePeering()
+	case "MicrosoftPeering":
+		return bgp.MicrosoftPeering(c.AllowedPrefixes)
+	default:
+		return bgp.Gateway()
+	}
+}
+
+func newSubinterface(v *vrf, p *portState, cfg config.Subinterface) (*subinterface, error) {
+	t, err := v.kernel.newTap(cfg, p.port.MAC())
+	if err != nil {
+		return nil, err
+	}
+	s := &subinterface{vrf: v, tap: t, punt: dataplane.NewPunt(t.fd)}
+	s.configure(cfg, p, new(dataplane.Counters))
+	return s, nil
+}
+
+// configure gives the subinterface a new dataplane object for cfg.
+func (s *subinterface) configure(cfg config.Subinterface, p *portState, counters *dataplane.Counters) {
+	s.cfg, s.port = cfg, p
+	s.dp = &dataplane.Subinterface{Name: cfg.Name, Port: p.index, VRF: s.vrf.index,
+		Outer: cfg.CTag, MTU: cfg.MTU, Punt: s.punt, Counters: counters}
+	if cfg.STag != 0 {
+		s.dp.Outer, s.dp.Inner = cfg.STag, cfg.CTag
+	}
+	for _, a := range cfg.Addresses {
+		if a.Addr().Is4() {
+			s.dp.Addr4 = a.Addr()
+		} else {
+			s.dp.Addr6 = a.Addr()
+		}
+	}
+}
+
+// commit makes dev the running state, with what make has opened.
+func (e *Edge) commit(dev *config.Device, m made) error {
+	e.dropSessions(dev)
+	rebuilt := map[*vrf]bool{}
+	var gone []*subinterface
+	for _, s := range m.subs {
+		s.vrf.subs[s.cfg.Name] = s
+		rebuilt[s.vrf] = true
+	}
+	for name, v := range m.vrfs {
+		e.vrfs[name] = v
+	}
+	oldPorts := e.ports
+	e.ports = map[string]*portState{}
+	for _, p := range dev.Ports {
+		ps := m.ports[p.Name]
+		if ps == nil {
+			ps = oldPorts[p.Name]
+			delete(oldPorts, p.Name)
+		}
+		ps.cfg = p
+		e.ports[p.Name] = ps
+	}
+	for _, c := range dev.VRFs {
+		v := e.vrfs[c.Name]
+		removed, changed, err := e.reconfigure(v, c)
+		if err != nil {
+			e.log.Error("reconfigure VRF", "vrf", c.Name, "err", err)
+		}
+		gone = append(gone, removed...)
+		rebuilt[v] = rebuilt[v] || changed
+	}
+	var removedVRFs []*vrf
+	for name, v := range e.vrfs {
+		if !slices.ContainsFunc(dev.VRFs, func(c config.VRF) bool { return c.Name == name }) {
+			removedVRFs = append(removedVRFs, v)
+			delete(e.vrfs, name)
+		}
+	}
+	e.device = dev
+	e.setSessions(dev)
+	for v := range rebuilt {
+		e.rebuild(v)
+	}
+	for _, v := range e.vrfs {
+		v.fwd.commit()
+	}
+	if err := e.publishSnapshot(e.portTables()); err != nil {
+		return err
+	}
+	e.engine.Sync()
+	for _, s := range gone {
+		s.tap.device.Close()
+	}
+	for _, v := range removedVRFs {
+		e.removeVRF(v)
+	}
+	for _, p := range oldPorts {
+		e.closePort(p)
+	}
+	return nil
+}
+
+// ceaseTime lets a removed session's Cease reach the peer before its
+// subinterface goes.
+const ceaseTime = 200 * time.Millisecond
+
+// dropSessions ends the sessions that dev has not, while they can still say so.
+func (e *Edge) dropSessions(dev *config.Device) {
+	wanted := map[string]bool{}
+	for _, v := range dev.VRFs {
+		for _, s := range v.Sessions {
+			wanted[s.Name] = true
+		}
+	}
+	dropped := false
+	for name := range e.sessions {
+		if !wanted[name] {
+			delete(e.sessions, name)
+			dropped = true
+		}
+	}
+	if dropped {
+		e.speaker.Configure(e.sessionConfigs())
+		time.Sleep(ceaseTime)
+	}
+}
+
+// reconfigure brings a VRF's subinterfaces and policy to c. It returns the
+// subinterfaces that are gone, and whether those left have changed.
+func (e *Edge) reconfigure(v *vrf, c config.VRF) (gone []*subinterface, changed bool, err error) {
+	for name, s := range v.subs {
+		i := slices.IndexFunc(c.Subinterfaces, func(x config.Subinterface) bool { return x.Name == name })
+		if i < 0 {
+			gone = append(gone, s)
+			delete(v.subs, name)
+			changed = true
+			continue
+		}
+		cfg, p := c.Subinterfaces[i], e.ports[s.cfg.Port]
+		if reflect.DeepEqual(s.cfg, cfg) && s.port == p {
+			continue
+		}
+		changed = true
+		if e := v.kernel.change(s.tap, s.cfg, cfg, p.port.MAC()); e != nil {
+			err = e
+		}
+		s.configure(cfg, p, s.dp.Counters)
+	}
+	if !reflect.DeepEqual(v.cfg.AllowedPrefixes, c.AllowedPrefixes) || v.cfg.PeeringType != c.PeeringType {
+		e.ribChanged(v, v.rib.SetPolicy(policy(c)))
+	}
+	v.cfg = c
+	return gone, changed, err
+}
+
+// setSessions brings RIBs and the speaker to the sessions of dev.
+func (e *Edge) setSessions(dev *config.Device) {
+	for _, c := range dev.VRFs {
+		v := e.vrfs[c.Name]
+		for _, s := range c.Sessions {
+			if old := e.sessions[s.Name]; old != nil {
+				old.cfg = s
+				continue
+			}
+			e.sessions[s.Name] = &session{cfg: s, vrf: v,
+				status: bgp.SessionStatus{Session: s.Name, State: bgp.StateIdle}}
+		}
+		e.ribChanged(v, v.rib.SetPeers(e.peers(c)))
+		e.ribChanged(v, v.rib.Originate(c.Originate))
+	}
+	e.speaker.Configure(e.sessionConfigs())
+}
+
+// peers describes a VRF's sessions to its RIB.
+func (e *Edge) peers(c config.VRF) []bgp.Peer {
+	var peers []bgp.Peer
+	for _, s := range c.Sessions {
+		p := bgp.Peer{Name: s.Name, AS: s.PeerAS, Local: s.Local, Addr: s.Peer, RouterID: e.device.RouterID,
+			Connection: s.Connection, Weight: s.Weight, Side: bgp.SideCustomer, Subnet: subnet(c, s)}
+		if s.Side == config.SideCore {
+			p.Side = bgp.SideGateway
+			if e.device.Kind == config.KindGateway {
+				p.Side = bgp.SideMSEE
+			}
+		}
+		peers = append(peers, p)
+	}
+	return peers
+}
+
+// subnet returns the subnet that a session's peer is on.
+func subnet(c config.VRF, s config.Session) (p netip.Prefix) {
+	for _, sub := range c.Subinterfaces {
+		for _, a := range sub.Addresses {
+			if sub.Name == s.Subinterface && a.Addr() == s.Local {
+				p = a.Masked()
+			}
+		}
+	}
+	return p
+}
+
+// sessionConfigs describes all sessions to the speaker.
+func (e *Edge) sessionConfigs() []bgp.SessionConfig {
+	var all []bgp.SessionConfig
+	for _, s := range e.sessions {
+		all = append(all, bgp.SessionConfig{
+			Name: s.cfg.Name, Namespace: s.vrf.kernel.namespace, Local: s.cfg.Local, Peer: s.cfg.Peer,
+			LocalAS: e.device.ASN, PeerAS: s.cfg.PeerAS, RouterID: e.device.RouterID, Key: s.cfg.Key,
+			Keepalive: s.cfg.Keepalive, Hold: s.cfg.Hold, Enabled: s.cfg.Enabled,
+		})
+	}
+	return all
+}
+
+// rebuild makes a VRF's forwarding state anew: its subinterfaces have changed,
+// and with them what routes and adjacencies point at. Packets see the old
+// table until the new one is published.
+func (e *Edge) rebuild(v *vrf) {
+	old := v.fwd
+	v.fwd = newForwarding()
+	for _, s := range v.subs {
+		v.fwd.connect(s)
+	}
+	for h, n := range old.macs {
+		if v.subs[h.sub.cfg.Name] == h.sub {
+			v.fwd.neighborChanged(h, n, true)
+		}
+	}
+	for prefix, candidates := range v.rib.Routes() {
+		var nextHops []bgp.NextHop
+		for _, c := range candidates {
+			if (c.State == bgp.PathBest || c.State == bgp.PathECMP) && c.Peer.Side != bgp.SideLocal {
+				nextHops = append(nextHops, bgp.NextHop{Session: c.Peer.Name, Addr: c.Attrs.NextHop})
+			}
+		}
+		if len(nextHops) > 0 {
+			v.fwd.set(v.fwd.routed, prefix, v.fwd.group(dataplane.Forward, e.hops(v, nextHops)...))
+		}
+	}
+}
+
+// portTables makes the demultiplexing tables of all ports.
+func (e *Edge) portTables() []*dataplane.Port {
+	tables := make([]*dataplane.Port, e.nextPort)
+	for _, p := range e.ports {
+		var subs, origins []*dataplane.Subinterface
+		for _, v := range e.vrfs {
+			for _, s := range v.subs {
+				if s.port == p {
+					subs = append(subs, s.dp)
+				}
+			}
+			if v.originPort() == p {
+				origins = append(origins, v.fromTap)
+			}
+		}
+		tables[p.index] = dataplane.NewPort(p.index, p.cfg.Name, p.port, p.cfg.TPID, p.counters, subs, origins)
+	}
+	return tables
+}
+
+// originPort is the port whose worker reads the VRF's origin: that of its
+// first subinterface by name.
+func (v *vrf) originPort() *portState {
+	if len(v.subs) == 0 {
+		return nil
+	}
+	return v.subs[slices.Min(slices.Collect(maps.Keys(v.subs)))].port
+}

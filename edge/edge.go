@@ -1,0 +1,333 @@
+// Package edge assembles a device, an MSEE or a gateway instance, from its
+// desired state: ports and their workers, VRFs with their namespaces, TAPs,
+// RIBs and FIBs, and the BGP speaker. It is the only package that sees both
+// control and forwarding, and every goroutine of a device starts and ends
+// here.
+//
+// All state belongs to one goroutine, the control loop; others hand it
+// functions.
+package edge
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"msee/bgp"
+	"msee/bgp/speaker"
+	"msee/config"
+	"msee/dataplane"
+)
+
+// Options are what a device needs besides its configuration.
+type Options struct {
+	// Instance names this process among those of the machine: namespaces of
+	// VRFs are called INSTANCE.VRF.
+	Instance string
+	// Speaker is the command line of the BGP speaker process.
+	Speaker []string
+	Log     *slog.Logger
+}
+
+// Edge is a running device.
+type Edge struct {
+	opts    Options
+	log     *slog.Logger
+	started time.Time
+
+	engine     *dataplane.Engine
+	speaker    *speaker.Speaker
+	endSpeaker context.CancelFunc
+
+	// The control loop's own.
+	device    *config.Device
+	ports     map[string]*portState
+	vrfs      map[string]*vrf
+	sessions  map[string]*session
+	nextPort  int
+	nextVRF   int
+	dirty     bool // a table has changed since the last publication
+	neighbors chan neighbor
+	calls     chan func()
+	stop      chan struct{}
+	done      sync.WaitGroup
+}
+
+// session is what the control loop keeps of a BGP session.
+type session struct {
+	cfg    config.Session
+	vrf    *vrf
+	status bgp.SessionStatus
+	// sweepAt is when routes from before a restart of the speaker go, if the
+	// session has not told its table anew by then; zero if there are none.
+	sweepAt time.Time
+}
+
+const (
+	// tickEvery is the pace of what is done by the clock: asking again for
+	// neighbors, sweeping stale routes.
+	tickEvery = time.Second
+	// probeEvery is how often the kernel is asked whether next hops are still
+	// there. It confirms silently as long as they answer.
+	probeEvery = 10 * time.Second
+	// staleFor is how long routes outlive the speaker that heard them.
+	staleFor = 60 * time.Second
+	// eventBatch bounds how many speaker events go into one publication.
+	eventBatch = 256
+)
+
+// ErrStopped is returned by calls to a device that has stopped.
+var ErrStopped = errors.New("the device has stopped")
+
+// Start brings up the device that dev describes. If anything of it cannot be
+// made, nothing remains and the error says what.
+func Start(dev *config.Device, opts Options) (*Edge, error) {
+	e := &Edge{
+		opts: opts, log: opts.Log, started: time.Now(),
+		engine:    dataplane.NewEngine(opts.Log),
+		device:    &config.Device{},
+		ports:     map[string]*portState{},
+		vrfs:      map[string]*vrf{},
+		sessions:  map[string]*session{},
+		neighbors: make(chan neighbor, 256),
+		calls:     make(chan func()),
+		stop:      make(chan struct{}),
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	e.speaker, e.endSpeaker = speaker.Start(ctx, opts.Speaker, opts.Log), cancel
+	if err := e.apply(dev); err != nil {
+		e.stopSpeaker()
+		return nil, err
+	}
+	e.done.Go(e.control)
+	return e, nil
+}
+
+// Stop ends the sessions with a Cease, then the workers, and removes
+// everything that Start made.
+func (e *Edge) Stop() {
+	close(e.stop)
+	e.done.Wait()
+	e.stopSpeaker() // while packets still flow, so that the Cease gets out
+	e.engine.Close()
+	for _, v := range e.vrfs {
+		e.removeVRF(v)
+	}
+	for _, p := range e.ports {
+		e.closePort(p)
+	}
+}
+
+func (e *Edge) stopSpeaker() {
+	if len(e.sessions) > 0 {
+		e.speaker.Configure(nil)
+		time.Sleep(ceaseTime)
+	}
+	e.endSpeaker()
+	e.speaker.Wait()
+}
+
+// control is the control loop.
+func (e *Edge) control() {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-e.stop:
+			return
+		case call := <-e.calls:
+			call()
+		case ev := <-e.speaker.Events():
+			e.speakerEvents(ev)
+		case n := <-e.neighbors:
+			e.neighborChanged(n)
+		case u := <-e.engine.Unresolved():
+			e.resolve(u)
+		case now := <-tick.C:
+			e.tick(now)
+		}
+		e.publish()
+	}
+}
+
+// do runs f in the control loop and waits for it.
+func (e *Edge) do(f func()) error {
+	done := make(chan struct{})
+	select {
+	case e.calls <- func() { defer close(done); f() }:
+		<-done
+		return nil
+	case <-e.stop:
+		return ErrStopped
+	}
+}
+
+// Apply makes dev the desired state. What did not change is not touched. If
+// something new cannot be made, nothing changes.
+func (e *Edge) Apply(dev *config.Device) (changes []config.Change, err error) {
+	stopped := e.do(func() {
+		changes = config.Diff(e.device, dev)
+		err = e.apply(dev)
+	})
+	return changes, errors.Join(stopped, err)
+}
+
+// publish commits the changed tables of all VRFs and puts them in force.
+func (e *Edge) publish() {
+	changed := e.dirty
+	for _, v := range e.vrfs {
+		changed = v.fwd.commit() || changed
+	}
+	if changed {
+		e.publishSnapshot(e.engine.Snapshot().Ports)
+	}
+}
+
+// publishSnapshot puts the current tables in force with these ports.
+func (e *Edge) publishSnapshot(ports []*dataplane.Port) error {
+	s := &dataplane.Snapshot{Ports: ports, VRFs: make([]dataplane.VRF, e.nextVRF)}
+	for _, v := range e.vrfs {
+		s.VRFs[v.index] = dataplane.VRF{Name: v.cfg.Name, FIB: v.fwd.table}
+	}
+	e.dirty = false
+	return e.engine.Publish(s)
+}
+
+// speakerEvents handles ev and what waits behind it, so that a full table
+// becomes few publications.
+func (e *Edge) speakerEvents(ev bgp.Event) {
+	for range eventBatch {
+		e.speakerEvent(ev)
+		select {
+		case ev = <-e.speaker.Events():
+		default:
+			return
+		}
+	}
+}
+
+func (e *Edge) speakerEvent(ev bgp.Event) {
+	switch {
+	case ev.Update != nil:
+		if s := e.sessions[ev.Update.Session]; s != nil {
+			e.ribChanged(s.vrf, s.vrf.rib.Apply(*ev.Update))
+		}
+	case ev.Status != nil:
+		e.sessionStatus(*ev.Status)
+	case ev.EndOfRIB != "":
+		if s := e.sessions[ev.EndOfRIB]; s != nil {
+			s.sweepAt = time.Time{}
+			e.ribChanged(s.vrf, s.vrf.rib.Sweep(s.cfg.Name))
+		}
+	case ev.Restarted:
+		e.speakerRestarted()
+	}
+}
+
+func (e *Edge) sessionStatus(st bgp.SessionStatus) {
+	s := e.sessions[st.Session]
+	if s == nil {
+		return // removed meanwhile
+	}
+	was := s.status.State
+	s.status = st
+	if st.State != was && (st.State == bgp.StateEstablished || was == bgp.StateEstablished) {
+		e.log.Info("BGP session", "session", st.Session, "state", st.State, "reason", st.Reason)
+	}
+	// StateDown says that the speaker died: what it heard stays in use until
+	// the next one has heard it again (see speakerRestarted).
+	if was == bgp.StateEstablished && st.State != bgp.StateEstablished && st.State != bgp.StateDown {
+		s.sweepAt = time.Time{}
+		e.ribChanged(s.vrf, s.vrf.rib.Down(st.Session))
+	}
+}
+
+// speakerRestarted keeps forwarding on the routes there are: a new speaker
+// will hear them again or not.
+func (e *Edge) speakerRestarted() {
+	e.log.Warn("BGP speaker restarted; forwarding goes on with the routes known", "for", staleFor)
+	for _, v := range e.vrfs {
+		v.rib.MarkStale()
+	}
+	for _, s := range e.sessions {
+		s.sweepAt = time.Now().Add(staleFor)
+	}
+}
+
+// ribChanged brings a change of a VRF's RIB to the FIB and to the peers.
+func (e *Edge) ribChanged(v *vrf, c bgp.Changes) {
+	for _, r := range c.Routes {
+		var g *group
+		if len(r.NextHops) > 0 {
+			g = v.fwd.group(dataplane.Forward, e.hops(v, r.NextHops)...)
+		}
+		v.fwd.set(v.fwd.routed, r.Prefix, g)
+	}
+	for _, u := range c.Updates {
+		e.speaker.Advertise(u)
+	}
+}
+
+// hops finds the subinterfaces of next hops.
+func (e *Edge) hops(v *vrf, nextHops []bgp.NextHop) []hop {
+	hops := make([]hop, 0, len(nextHops))
+	for _, nh := range nextHops {
+		if s := e.sessions[nh.Session]; s != nil {
+			if sub := v.subs[s.cfg.Subinterface]; sub != nil {
+				h := hop{sub, nh.Addr}
+				hops = append(hops, h)
+				if v.fwd.adjacent[h] == nil {
+					e.ask(h)
+				}
+			}
+		}
+	}
+	return hops
+}
+
+func (e *Edge) neighborChanged(n neighbor) {
+	if e.vrfs[n.vrf.cfg.Name] != n.vrf {
+		return // removed meanwhile
+	}
+	for _, s := range n.vrf.subs {
+		if s.tap.link.Attrs().Index == n.linkIndex {
+			n.vrf.fwd.neighborChanged(hop{s, n.addr}, n.mac, n.usable)
+		}
+	}
+}
+
+// resolve asks the kernel for a neighbor that packets wait for.
+func (e *Edge) resolve(u dataplane.Unresolved) {
+	for _, v := range e.vrfs {
+		for _, s := range v.subs {
+			if s.dp == u.Subinterface && u.Addr.IsValid() {
+				e.ask(hop{s, u.Addr})
+			}
+		}
+	}
+}
+
+func (e *Edge) ask(h hop) {
+	if err := h.sub.vrf.kernel.resolve(h.sub.tap, h.addr); err != nil {
+		e.log.Warn("ask for neighbor", "interface", h.sub.cfg.Name, "addr", h.addr, "err", err)
+	}
+}
+
+func (e *Edge) tick(now time.Time) {
+	probe := now.Unix()%int64(probeEvery.Seconds()) == 0
+	for _, v := range e.vrfs {
+		for h := range v.fwd.nextHops() {
+			if probe || v.fwd.adjacent[h] == nil {
+				e.ask(h)
+			}
+		}
+	}
+	for _, s := range e.sessions {
+		if !s.sweepAt.IsZero() && now.After(s.sweepAt) {
+			s.sweepAt = time.Time{}
+			e.ribChanged(s.vrf, s.vrf.rib.Sweep(s.cfg.Name))
+		}
+	}
+}

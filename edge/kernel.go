@@ -1,0 +1,342 @@
+package edge
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/songgao/water"
+	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"msee/config"
+	"msee/dataplane/port"
+	"msee/netns"
+)
+
+// The kernel's half of a VRF: a network namespace of its own, so that
+// customers with the same addresses are apart by construction (sockets, ARP,
+// ICMP, fragments), and in it one TAP per subinterface with our address.
+
+// kernelVRF is a VRF's namespace.
+type kernelVRF struct {
+	namespace string
+	handle    *netlink.Handle // speaks to that namespace
+	log       *slog.Logger
+}
+
+// sysctls of a VRF's namespace. Addresses are usable at once, and nothing is
+// configured by what a customer sends. The kernel forwards what the dataplane
+// hands it for a neighbor not known yet, and does not ask which way a packet
+// came: the dataplane has the routes.
+var sysctls = map[string]string{
+	"net/ipv4/ip_forward":                  "1",
+	"net/ipv4/conf/all/send_redirects":     "0",
+	"net/ipv4/conf/default/send_redirects": "0",
+	"net/ipv4/conf/all/rp_filter":          "0",
+	"net/ipv4/conf/default/rp_filter":      "0",
+	"net/ipv4/conf/all/accept_redirects":   "0",
+	"net/ipv4/conf/all/arp_ignore":         "1", // answer only for the TAP's own address
+	"net/ipv6/conf/all/forwarding":         "1",
+	"net/ipv6/conf/default/forwarding":     "1",
+	"net/ipv6/conf/all/accept_redirects":   "0",
+	"net/ipv6/conf/all/accept_dad":         "0",
+	"net/ipv6/conf/default/accept_dad":     "0",
+	"net/ipv6/conf/all/accept_ra":          "0",
+	"net/ipv6/conf/default/accept_ra":      "0",
+	"net/ipv6/conf/default/autoconf":       "0",
+}
+
+// newKernelVRF makes the namespace. One of that name is a crashed
+// predecessor's: the instance name is ours alone, so it is replaced.
+func newKernelVRF(namespace string, log *slog.Logger) (_ *kernelVRF, err error) {
+	if err := netns.Delete(namespace); err != nil {
+		return nil, err
+	}
+	if err := netns.Create(namespace); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			netns.Delete(namespace)
+		}
+	}()
+	k := &kernelVRF{namespace: namespace, log: log}
+	err = netns.Do(namespace, func() error {
+		for name, value := range sysctls {
+			if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0o644); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err // a kernel without IPv6 has no such files
+			}
+		}
+		if k.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return fmt.Errorf("open netlink: %w", err)
+		}
+		lo, err := k.handle.LinkByName("lo")
+		if err != nil {
+			return fmt.Errorf("find lo: %w", err)
+		}
+		return k.handle.LinkSetUp(lo)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up namespace %s: %w", namespace, err)
+	}
+	return k, nil
+}
+
+// close removes the namespace. Its TAPs end with their descriptors.
+func (k *kernelVRF) close() {
+	k.handle.Close()
+	if err := netns.Delete(k.namespace); err != nil {
+		k.log.Error("remove namespace", "err", err)
+	}
+}
+
+// tap is the kernel's end of a subinterface.
+type tap struct {
+	device *water.Interface
+	fd     int
+	link   netlink.Link
+}
+
+// newTap makes the TAP of a subinterface with its addresses, up.
+func (k *kernelVRF) newTap(s config.Subinterface, mac port.MAC) (*tap, error) {
+	t, err := k.openTap(s.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.setUp(t, s, mac); err != nil {
+		t.device.Close()
+		return nil, fmt.Errorf("set up TAP %s in namespace %s: %w", s.Name, k.namespace, err)
+	}
+	return t, nil
+}
+
+// originName is the TAP by which the kernel reaches all that is on no subnet
+// of a VRF's: its default route.
+const originName = "fib"
+
+// newOrigin makes that TAP.
+func (k *kernelVRF) newOrigin() (*tap, error) {
+	t, err := k.openTap(originName)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(k.handle.LinkSetARPOff(t.link), k.handle.LinkSetUp(t.link))
+	for _, all := range []string{"0.0.0.0/0", "::/0"} {
+		_, dst, _ := net.ParseCIDR(all)
+		err = errors.Join(err, k.handle.RouteAdd(&netlink.Route{LinkIndex: t.link.Attrs().Index, Dst: dst, Scope: netlink.SCOPE_LINK}))
+	}
+	if err != nil {
+		t.device.Close()
+		return nil, fmt.Errorf("set up TAP %s in namespace %s: %w", originName, k.namespace, err)
+	}
+	return t, nil
+}
+
+// openTap makes a TAP, down and bare.
+func (k *kernelVRF) openTap(name string) (_ *tap, err error) {
+	t := &tap{}
+	err = netns.Do(k.namespace, func() (err error) {
+		t.device, err = water.New(water.Config{
+			DeviceType:             water.TAP,
+			PlatformSpecificParams: water.PlatformSpecificParams{Name: name},
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make TAP %s in namespace %s: %w", name, k.namespace, err)
+	}
+	defer func() {
+		if err != nil {
+			t.device.Close()
+			err = fmt.Errorf("open TAP %s in namespace %s: %w", name, k.namespace, err)
+		}
+	}()
+	// The worker reads and writes the descriptor itself, within its epoll
+	// loop; the water interface keeps it open.
+	conn, ok := t.device.ReadWriteCloser.(syscall.Conn)
+	if !ok {
+		return nil, errors.New("it has no descriptor")
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	if err := raw.Control(func(fd uintptr) { t.fd = int(fd) }); err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(t.fd, true); err != nil {
+		return nil, err
+	}
+	t.link, err = k.handle.LinkByName(name)
+	return t, err
+}
+
+func (k *kernelVRF) setUp(t *tap, s config.Subinterface, mac port.MAC) error {
+	if err := k.handle.LinkSetHardwareAddr(t.link, net.HardwareAddr(mac[:])); err != nil {
+		return fmt.Errorf("set address %x: %w", mac, err)
+	}
+	if err := k.handle.LinkSetMTU(t.link, s.MTU); err != nil {
+		return fmt.Errorf("set MTU %d: %w", s.MTU, err)
+	}
+	if err := k.setAddresses(t, nil, s.Addresses); err != nil {
+		return err
+	}
+	return k.handle.LinkSetUp(t.link)
+}
+
+// setAddresses replaces old addresses of a TAP by new ones; what is in both
+// stays untouched, and so do the sockets bound to it.
+func (k *kernelVRF) setAddresses(t *tap, old, new []netip.Prefix) error {
+	for _, p := range new {
+		if err := k.handle.AddrReplace(t.link, address(p)); err != nil {
+			return fmt.Errorf("add address %s: %w", p, err)
+		}
+	}
+	for _, p := range old {
+		if slices.Contains(new, p) {
+			continue
+		}
+		if err := k.handle.AddrDel(t.link, address(p)); err != nil {
+			return fmt.Errorf("remove address %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// change brings a TAP from one configuration to another.
+func (k *kernelVRF) change(t *tap, old, new config.Subinterface, mac port.MAC) error {
+	if err := k.handle.LinkSetHardwareAddr(t.link, net.HardwareAddr(mac[:])); err != nil {
+		return fmt.Errorf("set address %x: %w", mac, err)
+	}
+	if err := k.handle.LinkSetMTU(t.link, new.MTU); err != nil {
+		return fmt.Errorf("set MTU %d: %w", new.MTU, err)
+	}
+	return k.setAddresses(t, old.Addresses, new.Addresses)
+}
+
+func address(p netip.Prefix) *netlink.Addr {
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	return a
+}
+
+// resolve asks the kernel to find a neighbor, or to find out whether one that
+// has not been heard of lately is still there.
+func (k *kernelVRF) resolve(t *tap, addr netip.Addr) error {
+	return k.handle.NeighSet(&netlink.Neigh{
+		LinkIndex: t.link.Attrs().Index,
+		IP:        addr.AsSlice(),
+		Family:    family(addr),
+		Flags:     netlink.NTF_USE,
+	})
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// neighbor is an entry of the kernel's neighbor table.
+type neighbor struct {
+	vrf       *vrf
+	linkIndex int
+	addr      netip.Addr
+	mac       port.MAC
+	usable    bool // resolved, even if not confirmed lately
+}
+
+// usableStates are those in which the kernel itself would send to a neighbor.
+const usableStates = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY |
+	netlink.NUD_PROBE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
+
+// watchNeighbors tells emit of every entry of the namespace's neighbor table,
+// those there now first, until stop is closed. A lost notification (the
+// kernel's queue ran over) begins again with the whole table.
+func (k *kernelVRF) watchNeighbors(v *vrf, emit func(neighbor), stop <-chan struct{}, done *sync.WaitGroup) error {
+	ns, err := vnetns.GetFromPath(netns.Path(k.namespace))
+	if err != nil {
+		return fmt.Errorf("open namespace %s: %w", k.namespace, err)
+	}
+	subscribe := func(failed func(error)) (chan netlink.NeighUpdate, chan struct{}, error) {
+		updates, end := make(chan netlink.NeighUpdate, 64), make(chan struct{})
+		err := netlink.NeighSubscribeWithOptions(updates, end, netlink.NeighSubscribeOptions{
+			Namespace: &ns, ListExisting: true, ErrorCallback: failed,
+		})
+		return updates, end, err
+	}
+	lost := make(chan error, 1)
+	failed := func(err error) {
+		select {
+		case lost <- err:
+		default:
+		}
+	}
+	updates, end, err := subscribe(failed)
+	if err != nil {
+		ns.Close()
+		return fmt.Errorf("watch neighbors in namespace %s: %w", k.namespace, err)
+	}
+	done.Go(func() {
+		defer ns.Close()
+		for {
+			select {
+			case <-stop:
+				close(end)
+				return
+			case u, ok := <-updates:
+				if !ok {
+					updates = nil // lost says why
+				} else if n, ok := neighborOf(v, u); ok {
+					emit(n)
+				}
+				continue
+			case err := <-lost:
+				k.log.Warn("neighbor notifications lost; reading the table again", "namespace", k.namespace, "err", err)
+			}
+			for {
+				close(end)
+				select {
+				case <-stop:
+					return
+				case <-time.After(watchAgain):
+				}
+				if updates, end, err = subscribe(failed); err == nil {
+					break
+				}
+				k.log.Error("watch neighbors", "namespace", k.namespace, "err", err)
+			}
+		}
+	})
+	return nil
+}
+
+// watchAgain is the pause before a lost watch is taken up again.
+const watchAgain = 100 * time.Millisecond
+
+func neighborOf(v *vrf, u netlink.NeighUpdate) (neighbor, bool) {
+	addr, ok := netip.AddrFromSlice(u.IP)
+	if !ok {
+		return neighbor{}, false
+	}
+	n := neighbor{vrf: v, linkIndex: u.LinkIndex, addr: addr.Unmap()}
+	if len(u.HardwareAddr) == len(n.mac) {
+		copy(n.mac[:], u.HardwareAddr)
+		n.usable = u.Type == unix.RTM_NEWNEIGH && u.State&usableStates != 0
+	}
+	return n, true
+}

@@ -1,0 +1,379 @@
+package edge
+
+import (
+	"cmp"
+	"encoding/hex"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"msee/bgp"
+	"msee/config"
+	"msee/dataplane"
+)
+
+// What show prints. Rows are in a stable order; JSON names are the API's.
+
+// DeviceStatus is the device as a whole.
+type DeviceStatus struct {
+	Instance string      `json:"instance"`
+	Name     string      `json:"name"`
+	Kind     config.Kind `json:"kind"`
+	Role     string      `json:"role"`
+	ASN      uint32      `json:"asn"`
+	RouterID netip.Addr  `json:"routerId"`
+	PID      int         `json:"pid"`
+	Started  time.Time   `json:"started"`
+}
+
+// CircuitStatus is one circuit.
+type CircuitStatus struct {
+	Name            string   `json:"name"`
+	ServiceKey      string   `json:"serviceKey,omitempty"`
+	SKU             string   `json:"sku"`
+	BandwidthInMbps int      `json:"bandwidthInMbps,omitempty"`
+	Port            string   `json:"port"`
+	STag            uint16   `json:"stag,omitempty"`
+	VRFs            []string `json:"vrfs"`
+}
+
+// PeeringStatus is one subinterface of a VRF: the customer's side of a peering,
+// the core's side of a connection, or a VNet's.
+type PeeringStatus struct {
+	VRF         string         `json:"vrf"`
+	Namespace   string         `json:"namespace"`
+	Circuit     string         `json:"circuit,omitempty"`
+	PeeringType string         `json:"peeringType,omitempty"`
+	Side        config.Side    `json:"side"`
+	Interface   string         `json:"interface"`
+	STag        uint16         `json:"stag,omitempty"`
+	VLAN        uint16         `json:"vlanId,omitempty"`
+	Addresses   []netip.Prefix `json:"addresses"`
+	MTU         int            `json:"mtu"`
+	RxFrames    uint64         `json:"rxFrames"`
+	RxBytes     uint64         `json:"rxBytes"`
+	TxFrames    uint64         `json:"txFrames"`
+	TxBytes     uint64         `json:"txBytes"`
+	RxDrops     uint64         `json:"rxDrops"`
+	Injected    uint64         `json:"injected"`
+	ICMPErrors  uint64         `json:"icmpErrors"`
+}
+
+// SessionStatus is one BGP session.
+type SessionStatus struct {
+	VRF        string      `json:"vrf"`
+	Peer       netip.Addr  `json:"peer"`
+	Local      netip.Addr  `json:"local"`
+	AS         uint32      `json:"as"`
+	Side       config.Side `json:"side"`
+	Connection string      `json:"connection,omitempty"`
+	MD5        bool        `json:"md5"`
+	Received   int         `json:"received"`
+	Accepted   int         `json:"accepted"`
+	Refused    int         `json:"refused"`
+	Advertised int         `json:"advertised"`
+	bgp.SessionStatus
+}
+
+// RouteStatus is one route of a VRF: how to get to a prefix and why so.
+type RouteStatus struct {
+	VRF    string       `json:"vrf"`
+	Prefix netip.Prefix `json:"prefix"`
+	Source string       `json:"source"` // bgp, connected, neighbor, local, originated
+	Paths  []PathStatus `json:"paths"`
+}
+
+// PathStatus is one way to a prefix.
+type PathStatus struct {
+	NextHop   netip.Addr    `json:"nextHop"`
+	Interface string        `json:"interface,omitempty"`
+	Session   string        `json:"session,omitempty"`
+	ASPath    []uint32      `json:"asPath"`
+	Origin    uint8         `json:"origin"`
+	Weight    int           `json:"weight"`
+	State     bgp.PathState `json:"state,omitempty"` // best, ecmp, lost, refused
+	Why       string        `json:"why,omitempty"`
+	Stale     bool          `json:"stale,omitempty"`
+	Resolved  bool          `json:"resolved"` // the next hop's MAC is known
+}
+
+// ARPStatus is one row of the ARP and neighbor table.
+type ARPStatus struct {
+	VRF       string     `json:"vrf"`
+	Interface string     `json:"interface"`
+	Property  string     `json:"interfaceProperty"` // On-Prem, Microsoft, Gateway, VNet
+	Addr      netip.Addr `json:"ipAddress"`
+	MAC       string     `json:"macAddress"` // Cisco's dotted form, or Incomplete
+	Age       int        `json:"age"`        // seconds since it was last confirmed; 0 for our own
+}
+
+// PortStatus is one port.
+type PortStatus struct {
+	Name      string            `json:"name"`
+	Device    string            `json:"device"`
+	Type      string            `json:"type"`
+	Link      string            `json:"link"` // up, down or gone
+	MAC       string            `json:"macAddress"`
+	TPID      uint16            `json:"etherType"`
+	RxFrames  uint64            `json:"rxFrames"`
+	RxBytes   uint64            `json:"rxBytes"`
+	TxFrames  uint64            `json:"txFrames"`
+	TxBytes   uint64            `json:"txBytes"`
+	TxDrops   uint64            `json:"txDrops"`
+	RxDropped uint64            `json:"rxDropped"` // by the kernel: the ring was full
+	Errors    uint64            `json:"errors"`
+	Verdicts  map[string]uint64 `json:"verdicts"` // of received frames; they add up to rxFrames
+}
+
+// Device returns the device's identity.
+func (e *Edge) Device() (s DeviceStatus, err error) {
+	err = e.do(func() {
+		d := e.device
+		s = DeviceStatus{Instance: e.opts.Instance, Name: d.Name, Kind: d.Kind, Role: d.Role, ASN: d.ASN,
+			RouterID: d.RouterID, PID: os.Getpid(), Started: e.started}
+	})
+	return s, err
+}
+
+// Circuits lists the circuits.
+func (e *Edge) Circuits() (rows []CircuitStatus, err error) {
+	err = e.do(func() {
+		for _, c := range e.device.Circuits {
+			row := CircuitStatus{Name: c.Name, ServiceKey: c.ServiceKey, SKU: c.SKU,
+				BandwidthInMbps: c.BandwidthInMbps, Port: c.Port, STag: c.STag}
+			for _, v := range e.device.VRFs {
+				if v.Circuit == c.Name {
+					row.VRFs = append(row.VRFs, v.Name)
+				}
+			}
+			rows = append(rows, row)
+		}
+	})
+	return rows, err
+}
+
+// Peerings lists the subinterfaces with their counters.
+func (e *Edge) Peerings() (rows []PeeringStatus, err error) {
+	err = e.do(func() {
+		for _, v := range e.device.VRFs {
+			for _, c := range v.Subinterfaces {
+				s := e.vrfs[v.Name].subs[c.Name]
+				if s == nil {
+					continue
+				}
+				n := s.dp.Counters
+				rows = append(rows, PeeringStatus{VRF: v.Name, Namespace: s.vrf.kernel.namespace,
+					Circuit: v.Circuit, PeeringType: v.PeeringType, Side: c.Side, Interface: c.Name,
+					STag: c.STag, VLAN: c.CTag, Addresses: c.Addresses, MTU: c.MTU,
+					RxFrames: n.RxFrames.Load(), RxBytes: n.RxBytes.Load(),
+					TxFrames: n.TxFrames.Load(), TxBytes: n.TxBytes.Load(), RxDrops: n.RxDrops.Load(),
+					Injected: n.Injected.Load(), ICMPErrors: n.Generated.Load()})
+			}
+		}
+	})
+	return rows, err
+}
+
+// Sessions lists the BGP sessions.
+func (e *Edge) Sessions() (rows []SessionStatus, err error) {
+	err = e.do(func() {
+		for _, v := range e.device.VRFs {
+			for _, c := range v.Sessions {
+				s := e.sessions[c.Name]
+				counts := s.vrf.rib.Counts(c.Name)
+				row := SessionStatus{VRF: v.Name, Peer: c.Peer, Local: c.Local, AS: c.PeerAS, Side: c.Side,
+					Connection: c.Connection, MD5: c.Key != "", Received: counts.Received,
+					Accepted: counts.Accepted, Refused: counts.Refused, SessionStatus: s.status}
+				if row.State == bgp.StateEstablished {
+					row.Advertised = counts.Advertised
+				}
+				rows = append(rows, row)
+			}
+		}
+	})
+	return rows, err
+}
+
+// Routes lists the routes of a VRF, or of all if vrf is "". Refused ones are
+// among them, with the reason.
+func (e *Edge) Routes(vrf string) (rows []RouteStatus, err error) {
+	err = e.do(func() {
+		for _, c := range e.device.VRFs {
+			if vrf == "" || vrf == c.Name {
+				rows = append(rows, e.vrfs[c.Name].routes()...)
+			}
+		}
+	})
+	return rows, err
+}
+
+func (v *vrf) routes() []RouteStatus {
+	var rows []RouteStatus
+	for prefix, g := range v.fwd.connected {
+		row := RouteStatus{VRF: v.cfg.Name, Prefix: prefix, Source: sourceOf(g)}
+		for _, h := range g.hops {
+			row.Paths = append(row.Paths, PathStatus{NextHop: h.addr, Interface: h.sub.cfg.Name,
+				State: bgp.PathBest, Resolved: v.fwd.adjacent[h] != nil})
+		}
+		rows = append(rows, row)
+	}
+	for prefix, candidates := range v.rib.Routes() {
+		row := RouteStatus{VRF: v.cfg.Name, Prefix: prefix, Source: "bgp"}
+		for _, c := range candidates {
+			if c.Peer.Side == bgp.SideLocal {
+				row.Source = "originated"
+				continue
+			}
+			row.Paths = append(row.Paths, v.path(c))
+		}
+		rows = append(rows, row)
+	}
+	slices.SortStableFunc(rows, func(a, b RouteStatus) int {
+		return cmp.Or(boolCompare(a.Prefix.Addr().Is6(), b.Prefix.Addr().Is6()),
+			a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
+	})
+	return rows
+}
+
+func (v *vrf) path(c bgp.Candidate) PathStatus {
+	p := PathStatus{NextHop: c.Attrs.NextHop, Session: c.Peer.Name, ASPath: c.Attrs.ASPath, Origin: c.Attrs.Origin,
+		Weight: c.Peer.Weight, State: c.State, Why: c.Why, Stale: c.Stale}
+	for h := range v.fwd.adjacent {
+		if h.addr == p.NextHop && h.sub.cfg.Name == v.interfaceOf(c.Peer.Name) {
+			p.Resolved = true
+		}
+	}
+	p.Interface = v.interfaceOf(c.Peer.Name)
+	return p
+}
+
+// interfaceOf returns the subinterface of a session.
+func (v *vrf) interfaceOf(session string) string {
+	for _, s := range v.cfg.Sessions {
+		if s.Name == session {
+			return s.Subinterface
+		}
+	}
+	return ""
+}
+
+func sourceOf(g *group) string {
+	switch {
+	case g.Kind == dataplane.Local:
+		return "local"
+	case g.Kind == dataplane.Blackhole:
+		return "discard"
+	case g.Kind == dataplane.Glean:
+		return "connected"
+	default:
+		return "neighbor"
+	}
+}
+
+func boolCompare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	default:
+		return 1
+	}
+}
+
+// ARP lists the neighbor tables as Azure shows them: our own address of each
+// subinterface, and who was heard on it or is waited for.
+func (e *Edge) ARP() (rows []ARPStatus, err error) {
+	var failed error
+	err = e.do(func() {
+		for _, c := range e.device.VRFs {
+			v := e.vrfs[c.Name]
+			for _, name := range slices.Sorted(maps.Keys(v.subs)) {
+				r, err := v.subs[name].arp()
+				if err != nil {
+					failed = err
+				}
+				rows = append(rows, r...)
+			}
+		}
+	})
+	return rows, cmp.Or(err, failed)
+}
+
+func (s *subinterface) arp() ([]ARPStatus, error) {
+	row := ARPStatus{VRF: s.vrf.cfg.Name, Interface: s.cfg.Name}
+	var rows []ARPStatus
+	row.Property = map[config.Side]string{
+		config.SideCustomer: "On-Prem", config.SideCore: "Gateway", config.SideVNet: "VNet"}[s.cfg.Side]
+	neighbors, err := s.vrf.kernel.handle.NeighList(s.tap.link.Attrs().Index, 0)
+	if err != nil {
+		return rows, err
+	}
+	for _, n := range neighbors {
+		addr, ok := netip.AddrFromSlice(n.IP)
+		if addr = addr.Unmap(); !ok || !subnetOf(s.cfg.Addresses, addr) || n.State == netlink.NUD_NONE {
+			continue
+		}
+		row.Addr, row.MAC, row.Age = addr, "Incomplete", 0
+		if n.State&usableStates != 0 {
+			row.MAC, row.Age = dotted(n.HardwareAddr), int(n.Confirmed)/clockTick
+		}
+		rows = append(rows, row)
+	}
+	mac := s.port.port.MAC()
+	for _, a := range s.cfg.Addresses {
+		row.Property, row.Addr, row.MAC, row.Age = "Microsoft", a.Addr(), dotted(mac[:]), 0
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// clockTick is USER_HZ, the unit of the kernel's neighbor times: a constant of
+// the Linux ABI.
+const clockTick = 100
+
+// dotted writes a MAC address as Azure does: aabb.ccdd.eeff.
+func dotted(mac []byte) string {
+	h := hex.EncodeToString(mac)
+	if len(h) != 12 {
+		return h
+	}
+	return h[:4] + "." + h[4:8] + "." + h[8:]
+}
+
+// linkState says whether a device has a carrier.
+func linkState(device string) string {
+	link, err := net.InterfaceByName(device)
+	switch {
+	case err != nil:
+		return "gone"
+	case link.Flags&net.FlagRunning == 0:
+		return "down"
+	default:
+		return "up"
+	}
+}
+
+// Ports lists the ports with their counters.
+func (e *Edge) Ports() (rows []PortStatus, err error) {
+	err = e.do(func() {
+		for _, c := range e.device.Ports {
+			p := e.ports[c.Name]
+			n, mac := p.counters, p.port.MAC()
+			row := PortStatus{Name: c.Name, Device: c.Device, Type: c.Type, Link: linkState(p.port.Name()), MAC: dotted(mac[:]), TPID: c.TPID,
+				RxFrames: n.RxFrames.Load(), RxBytes: n.RxBytes.Load(), TxFrames: n.TxFrames.Load(),
+				TxBytes: n.TxBytes.Load(), TxDrops: n.TxDrops.Load(), Errors: n.Errors.Load(),
+				RxDropped: p.port.Stats().RxDropped, Verdicts: map[string]uint64{}}
+			for _, v := range dataplane.Verdicts() {
+				row.Verdicts[v.String()] = n.Verdicts[v].Load()
+			}
+			rows = append(rows, row)
+		}
+	})
+	return rows, err
+}
