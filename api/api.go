@@ -20,6 +20,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"msee/config"
 	"msee/edge"
 )
@@ -35,37 +37,62 @@ type ReloadResult struct {
 	Changes []config.Change `json:"changes"`
 }
 
+// Instance is the right to a name: namespaces and the socket of that name are
+// its holder's.
+type Instance struct {
+	name string
+	lock *os.File
+}
+
+// Claim takes the name, which a process holds until it ends or gives it back.
+// It must come before anything is made under that name.
+func Claim(name string) (*Instance, error) {
+	dir := filepath.Dir(SocketPath(name))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("claim instance %s: %w", name, err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("claim instance %s: %w", name, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("instance %s is running already; give another --instance", name)
+		}
+		return nil, fmt.Errorf("claim instance %s: %w", name, err)
+	}
+	return &Instance{name, f}, nil
+}
+
+// Release gives the name back.
+func (i *Instance) Release() {
+	os.Remove(i.lock.Name())               // held until here, so it is nobody else's
+	os.Remove(filepath.Dir(i.lock.Name())) // if nothing else is in it
+	i.lock.Close()
+}
+
 // Server answers for one device.
 type Server struct {
 	http     http.Server
 	listener net.Listener
-	dir      string
 }
 
 // Listen opens the socket of an instance for e. Reload loads the
-// configuration file again and applies it. A socket that nobody answers on is
-// a crashed predecessor's and replaced.
-func Listen(instance string, e *edge.Edge, reload func() ([]config.Change, error), log *slog.Logger) (*Server, error) {
-	path := SocketPath(instance)
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("listen on %s: instance %s is running already", path, instance)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
+// configuration file again and applies it. A socket that is there already is a
+// crashed predecessor's, and replaced.
+func Listen(i *Instance, e *edge.Edge, reload func() ([]config.Change, error), log *slog.Logger) (*Server, error) {
+	path := SocketPath(i.name)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	mask := unix.Umask(0o177) // the socket is the owner's from its first moment
 	l, err := net.Listen("unix", path)
+	unix.Umask(mask)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		return nil, err
-	}
-	s := &Server{listener: l, dir: filepath.Dir(path)}
+	s := &Server{listener: l}
 	s.http = http.Server{Handler: handler(e, reload), ReadHeaderTimeout: 5 * time.Second,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	return s, nil
@@ -80,10 +107,7 @@ func (s *Server) Serve() error {
 }
 
 // Close ends Serve and removes the socket.
-func (s *Server) Close() {
-	s.http.Close()
-	os.Remove(s.dir) // if nothing else is in it
-}
+func (s *Server) Close() { s.http.Close() }
 
 func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler {
 	mux := http.NewServeMux()
@@ -97,7 +121,7 @@ func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler 
 	mux.HandleFunc("GET /v1/arp", answer(func(*http.Request) (any, error) { return rows(e.ARP()) }))
 	mux.HandleFunc("GET /v1/ports", answer(func(*http.Request) (any, error) { return rows(e.Ports()) }))
 	mux.HandleFunc("POST /v1/reload", answer(func(*http.Request) (any, error) {
-		changes, err := reload()
+		changes, err := rows(reload())
 		return ReloadResult{changes}, err
 	}))
 	return mux
@@ -133,6 +157,8 @@ func statusOf(err error) int {
 	switch {
 	case errors.As(err, &faults):
 		return http.StatusUnprocessableEntity
+	case errors.Is(err, edge.ErrNoVRF):
+		return http.StatusNotFound
 	case errors.Is(err, edge.ErrStopped):
 		return http.StatusServiceUnavailable
 	default:

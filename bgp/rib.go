@@ -210,6 +210,22 @@ func (r *RIB) Routes() iter.Seq2[netip.Prefix, []Candidate] {
 	}
 }
 
+// NextHops iterates over the prefixes that BGP has a way to, in no order, each
+// with its ECMP set as [RouteChange] has it.
+func (r *RIB) NextHops() iter.Seq2[netip.Prefix, []NextHop] {
+	return func(yield func(netip.Prefix, []NextHop) bool) {
+		for prefix, e := range r.table {
+			var hops []NextHop
+			for i := range e.multipath {
+				hops = e.member(i).appendNextHop(hops)
+			}
+			if len(hops) > 0 && !yield(prefix, hops) {
+				return
+			}
+		}
+	}
+}
+
 // AdjRIBOut returns all that a session is told, in order of prefix: the sum of
 // the updates in [Changes] so far.
 func (r *RIB) AdjRIBOut(session string) []Route {

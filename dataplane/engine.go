@@ -12,6 +12,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"msee/dataplane/port"
 )
 
 // Engine is a router's forwarding half: one worker per port. Its methods are
@@ -22,6 +24,7 @@ type Engine struct {
 	snap       atomic.Pointer[Snapshot]
 	workers    map[int]*Worker // by port index
 	unresolved chan Unresolved
+	lostTaps   chan *Subinterface
 }
 
 // Unresolved is a neighbor that packets wait for and whose link-layer address
@@ -31,13 +34,17 @@ type Unresolved struct {
 	Addr         netip.Addr
 }
 
+// lostTapsQueue bounds how many lost TAPs wait to be noticed.
+const lostTapsQueue = 64
+
 // unresolvedQueue bounds how many questions wait; more are dropped, as the
 // packets that caused them were.
 const unresolvedQueue = 256
 
 // NewEngine returns an engine without ports.
 func NewEngine(log *slog.Logger) *Engine {
-	e := &Engine{log: log, epoch: time.Now(), workers: map[int]*Worker{}, unresolved: make(chan Unresolved, unresolvedQueue)}
+	e := &Engine{log: log, epoch: time.Now(), workers: map[int]*Worker{},
+		unresolved: make(chan Unresolved, unresolvedQueue), lostTaps: make(chan *Subinterface, lostTapsQueue)}
 	e.snap.Store(&Snapshot{})
 	return e
 }
@@ -48,47 +55,61 @@ func (e *Engine) Unresolved() <-chan Unresolved { return e.unresolved }
 // Snapshot returns the tables in force.
 func (e *Engine) Snapshot() *Snapshot { return e.snap.Load() }
 
+// LostTaps is where the workers report subinterfaces whose TAP is gone.
+func (e *Engine) LostTaps() <-chan *Subinterface { return e.lostTaps }
+
+// AddPort prepares the worker of a port. It starts with the first snapshot that
+// has the port at index, which was not used before.
+func (e *Engine) AddPort(index int, p port.Port) error {
+	w, err := newWorker(e, index, p)
+	if err != nil {
+		return fmt.Errorf("make worker of port %s: %w", p.Name(), err)
+	}
+	e.workers[index] = w
+	return nil
+}
+
+// RemovePort takes AddPort back for a port that no snapshot has had.
+func (e *Engine) RemovePort(index int) {
+	if w := e.workers[index]; w != nil && !w.started {
+		w.release()
+		delete(e.workers, index)
+	}
+}
+
 // Publish makes s the tables in force: workers take it with their next batch,
 // and with Sync if ports or subinterfaces have changed (an idle worker watches
-// the TAPs of the snapshot it has).
-// It starts the workers of ports that are new in s, and stops those of ports
-// that are gone; the ports stay the caller's to close, after Sync.
-func (e *Engine) Publish(s *Snapshot) error {
-	var added []*Worker
-	for i, p := range s.Ports {
-		if p == nil || e.workers[i] != nil {
-			continue
-		}
-		w, err := newWorker(e, i, p.Port)
-		if err != nil {
-			for _, w := range added {
-				delete(e.workers, w.index)
-				w.release()
-			}
-			return fmt.Errorf("start worker of port %s: %w", p.Name, err)
-		}
-		e.workers[i] = w
-		added = append(added, w)
-	}
-	// A worker whose port is gone must not see a snapshot without it.
+// the TAPs of the snapshot it has). It starts the workers of ports that are new
+// in s, and stops those of ports that are gone; the ports stay the caller's to
+// close, after Sync.
+func (e *Engine) Publish(s *Snapshot) {
+	had := e.snap.Load()
 	for i, w := range e.workers {
-		if i >= len(s.Ports) || s.Ports[i] == nil {
+		// A worker whose port is gone must not see a snapshot without it.
+		if has(had, i) && !has(s, i) {
 			w.stop()
 			delete(e.workers, i)
 		}
 	}
 	e.snap.Store(s)
-	for _, w := range added {
-		go w.run()
+	for i, w := range e.workers {
+		if has(s, i) && !has(had, i) {
+			w.started = true
+			go w.run()
+		}
 	}
-	return nil
 }
+
+func has(s *Snapshot, port int) bool { return port < len(s.Ports) && s.Ports[port] != nil }
 
 // Sync returns when every worker has taken the snapshot in force, and so when
 // none uses anything that it does not hold.
 func (e *Engine) Sync() {
 	s := e.snap.Load()
 	for _, w := range e.workers {
+		if !w.started {
+			continue
+		}
 		w.kick()
 		for w.adopted.Load() != s {
 			time.Sleep(50 * time.Microsecond)
@@ -99,7 +120,11 @@ func (e *Engine) Sync() {
 // Close stops all workers. Ports and TAPs are the caller's to close then.
 func (e *Engine) Close() {
 	for i, w := range e.workers {
-		w.stop()
+		if w.started {
+			w.stop()
+		} else {
+			w.release()
+		}
 		delete(e.workers, i)
 	}
 }

@@ -16,10 +16,10 @@ import (
 // with the address of the subinterface the packet came in by, which is what
 // makes a peering address show in traceroute.
 
-// Rate of ICMP errors per worker: an error storm must not become ours.
+// Rate of ICMP errors per subinterface: an error storm must not become ours.
 const (
-	icmpPerSecond = 1000
-	icmpBurst     = 200
+	icmpPerSecond = 500
+	icmpBurst     = 100
 )
 
 // How much of the offending packet an error quotes, octets, error headers
@@ -57,7 +57,7 @@ func (w *Worker) sendError(p *packet, code4 layers.ICMPv4TypeCode, code6 layers.
 		from = p.in.Addr6
 	}
 	if p.generated || !from.IsValid() || !answerable(p) ||
-		len(w.replies) == cap(w.replies) || !w.icmpBucket.take(w.now) {
+		len(w.replies) == cap(w.replies) || !p.in.limits.icmp.take(w.now) {
 		return
 	}
 	var b []byte

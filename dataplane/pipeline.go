@@ -94,8 +94,7 @@ func (w *Worker) admit(p *packet) Verdict {
 	return proceed
 }
 
-// demux finds the subinterface by the frame's tags. A priority tag (VLAN 0)
-// is no tag (802.1Q-2022 §6.9).
+// demux finds the subinterface by the frame's tags.
 func (w *Worker) demux(p *packet) Verdict {
 	p.in = nil
 	tags, ok := vlan.Parse(p.Bytes(), p.OuterTPID, p.OuterTCI)
@@ -134,22 +133,28 @@ func (w *Worker) local(p *packet) Verdict {
 		if len(b) < minIPv6 {
 			return DropMalformed
 		}
-		if p.group {
-			if b[24] == 0xff && b[25]&0x0f == 2 { // ff02::/16, whatever the flags
-				return w.punt(p, PuntLinkLocal)
-			}
+		if p.group && (b[24] != 0xff || b[25]&0x0f != 2) { // ff02::/16, whatever the flags
 			return DropNotForUs
 		}
-		if b[24] == 0xfe && b[25]&0xc0 == 0x80 { // fe80::/10
+		if p.group || linkLocal(b[24:]) {
+			if !w.fromNeighbor6(p, [16]byte(b[8:24])) {
+				return DropForeignNeighbor
+			}
 			return w.punt(p, PuntLinkLocal)
 		}
 		return proceed
 	case etherTypeARP:
+		if !p.in.fromNeighborARP(p.Buf[p.l3:p.End]) {
+			return DropForeignNeighbor
+		}
 		return w.punt(p, PuntARP)
 	default:
 		return DropEtherType
 	}
 }
+
+// linkLocal reports fe80::/10 (RFC 4291 §2.5.6).
+func linkLocal(a []byte) bool { return a[0] == 0xfe && a[1]&0xc0 == 0x80 }
 
 // check verifies the IP header (RFC 1812 §5.2.2, RFC 8200 §3) and cuts off
 // Ethernet's padding.
@@ -216,6 +221,9 @@ func (w *Worker) lookup(p *packet) Verdict {
 	switch group.Kind {
 	case Forward:
 	case Local:
+		if p.generated {
+			return DropMartian // an answer to ourselves: the source was forged
+		}
 		return w.punt(p, PuntLocal)
 	case Glean:
 		return w.puntGlean(p, group.NextHops[0].Subinterface)
@@ -242,8 +250,8 @@ func (w *Worker) lookup(p *packet) Verdict {
 func (w *Worker) rewrite(p *packet) Verdict {
 	b := p.Buf[p.l3:p.End]
 	if p.v6 {
-		if b[8] == 0xfe && b[9]&0xc0 == 0x80 {
-			return DropMartian // RFC 4291 §2.5.6: link-local does not leave its link
+		if linkLocal(b[8:]) {
+			return DropMartian // RFC 4291 §2.5.6: it does not leave its link
 		}
 		if b[7] <= 1 && !p.generated {
 			w.sendTimeExceeded(p)

@@ -81,6 +81,7 @@ func newRouter(t *testing.T, tpid uint16) *router {
 	sub := func(name string, port, vrf int, outer, inner uint16, a4, a6 string) *Subinterface {
 		s := &Subinterface{Name: name, Port: port, VRF: vrf, Outer: outer, Inner: inner, MTU: 1500,
 			Addr4: netip.MustParseAddr(a4), Addr6: netip.MustParseAddr(a6), Counters: new(Counters)}
+		s.Subnet4, s.Subnet6 = netip.PrefixFrom(s.Addr4, 30).Masked(), netip.PrefixFrom(s.Addr6, 126).Masked()
 		r.subs[name] = s
 		return s
 	}

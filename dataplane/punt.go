@@ -22,24 +22,25 @@ type Punt struct {
 	buckets [verdictCount]tokenBucket
 }
 
-// Rates to the kernel per subinterface, frames per second, with a burst of a
-// quarter of a second. BGP takes the most: a full table is some 50,000 frames.
+// Rates to the kernel per subinterface, frames per second, with a burst of
+// half a second. BGP takes the most: a full table is some 50,000 frames.
 const (
-	puntARPPerSecond       = 1000
-	puntLinkLocalPerSecond = 1000
+	puntARPPerSecond       = 200
+	puntLinkLocalPerSecond = 200
 	puntLocalPerSecond     = 20000
 )
 
-// gleanPerSecond is how many packets to neighbors not known yet a worker hands
-// to the kernel: who scans a subnet must not keep it busy.
-const gleanPerSecond = 1000
+// gleanPerSecond is how many packets to neighbors not known yet are handed to
+// the kernel from one subinterface: each may begin an entry in its neighbor
+// table, and who scans a subnet must not fill that.
+const gleanPerSecond = 100
 
 // NewPunt returns the kernel's side behind a TAP's descriptor.
 func NewPunt(fd int) *Punt {
 	t := &Punt{FD: fd}
-	t.buckets[PuntARP] = newTokenBucket(puntARPPerSecond, puntARPPerSecond/4)
-	t.buckets[PuntLinkLocal] = newTokenBucket(puntLinkLocalPerSecond, puntLinkLocalPerSecond/4)
-	t.buckets[PuntLocal] = newTokenBucket(puntLocalPerSecond, puntLocalPerSecond/4)
+	t.buckets[PuntARP] = newTokenBucket(puntARPPerSecond, puntARPPerSecond/2)
+	t.buckets[PuntLinkLocal] = newTokenBucket(puntLinkLocalPerSecond, puntLinkLocalPerSecond/2)
+	t.buckets[PuntLocal] = newTokenBucket(puntLocalPerSecond, puntLocalPerSecond/2)
 	return t
 }
 
@@ -64,7 +65,7 @@ func (w *Worker) puntGlean(p *packet, out *Subinterface) Verdict {
 	if out.Punt == nil {
 		return DropPuntFailed
 	}
-	if p.generated || !w.glean.take(w.now) {
+	if p.generated || !p.in.limits.glean.take(w.now) {
 		return DropPuntPoliced
 	}
 	mac := w.snap.Ports[out.Port].Port.MAC()
@@ -132,8 +133,11 @@ func (w *Worker) inject(s *Subinterface) {
 	for i := range injectBatch {
 		buf := w.injectBufs[i]
 		n, err := unix.Read(s.Punt.FD, buf[port.Headroom:])
+		if err != nil && err != unix.EAGAIN && err != unix.EINTR {
+			w.lostTap(s, err)
+		}
 		if err != nil || n < vlan.EthLen {
-			break // EAGAIN: empty. EBADFD: the namespace is gone, and the TAP with it
+			break
 		}
 		f := &w.injectFrames[i]
 		*f = port.Frame{Buf: buf, Start: port.Headroom, End: port.Headroom + n}
@@ -148,6 +152,18 @@ func (w *Worker) inject(s *Subinterface) {
 		w.enqueueControl(s.Port, f)
 	}
 	w.transmit()
+}
+
+// lostTap stops watching a TAP that somebody has deleted, which would wake us
+// for ever, and tells the control side.
+func (w *Worker) lostTap(s *Subinterface, err error) {
+	unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, s.Punt.FD, nil)
+	delete(w.taps, s.Punt.FD)
+	w.log.Error("punt TAP lost", "interface", s.Name, "err", err)
+	select {
+	case w.engine.lostTaps <- s:
+	default:
+	}
 }
 
 // originate routes a packet of the kernel's by the VRF's table.

@@ -41,11 +41,10 @@ func read(t *testing.T, fd int) []byte {
 func TestPunt(t *testing.T) {
 	broadcast := port.MAC{255, 255, 255, 255, 255, 255}
 	solicited := port.MAC{0x33, 0x33, 0xff, 0, 0, 2}
-	arp := frame(t, broadcast, tags(100), q, udp4("1.0.0.1", "1.0.0.2", 1, 0)...)
-	arp[16], arp[17] = 0x08, 0x06
-	nd := func(dst string) []gopacket.SerializableLayer {
+	arp := func(sender string) []byte { return arpFrame(t, broadcast, sender) }
+	nd := func(src, dst string) []gopacket.SerializableLayer {
 		return []gopacket.SerializableLayer{
-			&layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: net.ParseIP("2001:db8:0:10::1"), DstIP: net.ParseIP(dst)},
+			&layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: net.ParseIP(src), DstIP: net.ParseIP(dst)},
 			gopacket.Payload(append([]byte{135, 0, 0, 0}, make([]byte, 28)...))}
 	}
 	tests := []struct {
@@ -53,11 +52,18 @@ func TestPunt(t *testing.T) {
 		b    []byte
 		want Verdict
 	}{
-		{"ARP", arp, PuntARP},
-		{"solicitation", frame(t, solicited, tags(100), q, nd("ff02::1:ff00:2")...), PuntLinkLocal},
-		{"link-local unicast", frame(t, mseeMAC, tags(100), q, nd("fe80::2")...), PuntLinkLocal},
-		{"unicast solicitation", frame(t, mseeMAC, tags(100), q, nd("2001:db8:0:10::2")...), PuntLocal},
-		{"wider multicast", frame(t, solicited, tags(100), q, nd("ff05::1")...), DropNotForUs},
+		{"ARP", arp("192.168.15.17"), PuntARP},
+		{"ARP probe", arp("0.0.0.0"), PuntARP},
+		{"ARP from elsewhere", arp("7.7.0.1"), DropForeignNeighbor},
+		{"ARP that is too short", arp("192.168.15.17")[:40], DropForeignNeighbor},
+		{"solicitation", frame(t, solicited, tags(100), q, nd("2001:db8:0:10::1", "ff02::1:ff00:2")...), PuntLinkLocal},
+		{"solicitation of a link-local sender", frame(t, solicited, tags(100), q, nd("fe80::1", "ff02::1:ff00:2")...), PuntLinkLocal},
+		{"duplicate address detection", frame(t, solicited, tags(100), q, nd("::", "ff02::1:ff00:2")...), PuntLinkLocal},
+		{"solicitation from elsewhere", frame(t, solicited, tags(100), q, nd("2001:bad::1", "ff02::1:ff00:2")...), DropForeignNeighbor},
+		{"link-local unicast", frame(t, mseeMAC, tags(100), q, nd("fe80::1", "fe80::2")...), PuntLinkLocal},
+		{"link-local unicast from elsewhere", frame(t, mseeMAC, tags(100), q, nd("2001:bad::1", "fe80::2")...), DropForeignNeighbor},
+		{"unicast solicitation", frame(t, mseeMAC, tags(100), q, nd("2001:db8:0:10::1", "2001:db8:0:10::2")...), PuntLocal},
+		{"wider multicast", frame(t, solicited, tags(100), q, nd("2001:db8:0:10::1", "ff05::1")...), DropNotForUs},
 		{"BGP at TTL 1", frame(t, mseeMAC, tags(100), q, udp4("192.168.15.17", "192.168.15.18", 1, 50)...), PuntLocal},
 		{"two tags", frame(t, mseeMAC, tags(7, 9), q, udp4("192.168.15.17", "192.168.15.18", 1, 50)...), PuntLocal},
 	}
@@ -111,11 +117,38 @@ func TestPuntCompletesChecksum(t *testing.T) {
 	}
 }
 
+// arpFrame composes a request on VLAN 100.
+func arpFrame(t *testing.T, dst port.MAC, sender string) []byte {
+	b := frame(t, dst, tags(100), q, udp4("1.0.0.1", "1.0.0.2", 1, 0)...)
+	b[16], b[17] = 0x08, 0x06
+	copy(b[18:], []byte{0, 1, 8, 0, 6, 4, 0, 1})
+	copy(b[18+14:], net.ParseIP(sender).To4())
+	return b
+}
+
+func TestLinkLocalSendersAreFew(t *testing.T) {
+	var n neighborhood
+	addr := func(i int) [16]byte { return [16]byte{0xfe, 0x80, 15: byte(i + 1)} }
+	for i := range maxLinkLocals {
+		if !n.admit(addr(i), 0) {
+			t.Fatalf("sender %d of %d is refused", i+1, maxLinkLocals)
+		}
+	}
+	if n.admit(addr(100), linkLocalFor) {
+		t.Error("one more is admitted")
+	}
+	if !n.admit(addr(0), linkLocalFor) {
+		t.Error("a known sender is refused")
+	}
+	if !n.admit(addr(100), linkLocalFor+1) || !n.admit(addr(0), linkLocalFor+1) {
+		t.Error("a silent sender keeps its place, or one that speaks has lost it")
+	}
+}
+
 func TestPuntIsPoliced(t *testing.T) {
 	r := newRouter(t, vlan.TPIDQ)
 	kernel := r.withKernel(r.subs["cust.100"])
-	arp := frame(t, mseeMAC, tags(100), q, udp4("192.168.15.17", "192.168.15.18", 1, 50)...)
-	arp[16], arp[17] = 0x08, 0x06
+	arp := arpFrame(t, mseeMAC, "192.168.15.17")
 	policed := 0
 	for range 2 * puntARPPerSecond {
 		switch v := r.receive(arp); v {
@@ -245,9 +278,12 @@ func TestEngineLifeCycle(t *testing.T) {
 		NewPort(0, "cust", a1, vlan.TPIDQ, counters[0], []*Subinterface{in}, nil),
 		NewPort(1, "core", b0, vlan.TPIDQ, counters[1], []*Subinterface{out}, nil),
 	}
-	if err := e.Publish(&Snapshot{Ports: ports, VRFs: []VRF{{"a", table}}}); err != nil {
-		t.Fatal(err)
+	for i, p := range ports {
+		if err := e.AddPort(i, p.Port); err != nil {
+			t.Fatal(err)
+		}
 	}
+	e.Publish(&Snapshot{Ports: ports, VRFs: []VRF{{"a", table}}})
 	e.Sync()
 	send, err := a0.NewSender()
 	if err != nil {
@@ -264,9 +300,7 @@ func TestEngineLifeCycle(t *testing.T) {
 			t.Fatal(n, err)
 		}
 		if i%10 == 0 { // tables change all the time
-			if err := e.Publish(&Snapshot{Ports: ports, VRFs: []VRF{{"a", table.With(nil)}}}); err != nil {
-				t.Fatal(err)
-			}
+			e.Publish(&Snapshot{Ports: ports, VRFs: []VRF{{"a", table.With(nil)}}})
 			e.Sync()
 		}
 		for range 1000 {
@@ -282,9 +316,7 @@ func TestEngineLifeCycle(t *testing.T) {
 		t.Errorf("%d of %d frames came through", received, frames)
 	}
 	// The core port goes; frames are dropped, nothing else happens.
-	if err := e.Publish(&Snapshot{Ports: []*Port{ports[0], nil}, VRFs: []VRF{{"a", table}}}); err != nil {
-		t.Fatal(err)
-	}
+	e.Publish(&Snapshot{Ports: []*Port{ports[0], nil}, VRFs: []VRF{{"a", table}}})
 	e.Sync()
 	f := port.Frame{Buf: append(make([]byte, port.Headroom), b...), Start: port.Headroom, End: port.Headroom + len(b)}
 	send.Send([]*port.Frame{&f})

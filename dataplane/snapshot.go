@@ -47,6 +47,9 @@ type Port struct {
 func NewPort(index int, name string, p port.Port, tpid uint16, counters *PortCounters, subs, origins []*Subinterface) *Port {
 	t := &Port{Index: index, Name: name, Port: p, TPID: tpid, Counters: counters, inject: slices.Concat(subs, origins)}
 	for _, s := range subs {
+		if s.limits == nil {
+			s.limits = newLimits()
+		}
 		if s.Inner == 0 {
 			t.dot1q[s.Outer] = s
 			continue
@@ -61,18 +64,36 @@ func NewPort(index int, name string, p port.Port, tpid uint16, counters *PortCou
 
 // Subinterface is an L3 interface. It is immutable but for its counters.
 type Subinterface struct {
-	Name         string
-	Port         int        // Port.Index
-	VRF          int        // index in Snapshot.VRFs
-	Outer, Inner uint16     // VLAN identifiers; see vlan.Stack
-	MTU          int        // of IP packets, octets
-	Addr4, Addr6 netip.Addr // ours; the source of ICMP errors. Invalid if there is none
-	Punt         *Punt      // the kernel's side; nil in tests that need none
+	Name             string
+	Port             int          // Port.Index
+	VRF              int          // index in Snapshot.VRFs
+	Outer, Inner     uint16       // VLAN identifiers; see vlan.Stack
+	MTU              int          // of IP packets, octets
+	Addr4, Addr6     netip.Addr   // ours; the source of ICMP errors. Invalid if there is none
+	Subnet4, Subnet6 netip.Prefix // theirs, masked
+	Punt             *Punt        // the kernel's side; nil in tests that need none
 	// Origin marks not an interface on a port but where the kernel hands over
 	// packets for the VRF's table to route: what it has to say to stations that
 	// are on no subnet of ours.
 	Origin   bool
 	Counters *Counters
+
+	limits *limits // of what comes in here; the port's worker's
+}
+
+// limits bound what one subinterface can make the router do. They are apart
+// for each, so that one customer cannot use up another's.
+type limits struct {
+	icmp       tokenBucket // errors sent
+	glean      tokenBucket // packets to the kernel for neighbors not known yet
+	linkLocals neighborhood
+}
+
+func newLimits() *limits {
+	return &limits{
+		icmp:  newTokenBucket(icmpPerSecond, icmpBurst),
+		glean: newTokenBucket(gleanPerSecond, gleanPerSecond/4),
+	}
 }
 
 // NextHopGroup is where a route leads. Routes share groups.
@@ -126,8 +147,8 @@ func (g *NextHopGroup) Live() []*Rewrite {
 // Counters are a subinterface's. Workers add to them at most once per batch
 // and run of frames. A GSO superframe counts as one frame.
 type Counters struct {
-	RxFrames, RxBytes atomic.Uint64 // octets of IP packets
-	TxFrames, TxBytes atomic.Uint64
+	RxFrames, RxBytes atomic.Uint64 // octets behind the Ethernet header, padding included
+	TxFrames, TxBytes atomic.Uint64 // queued; what the port could not send is in its TxDrops
 	RxDrops           atomic.Uint64 // received here and given a drop verdict
 	Injected          atomic.Uint64 // frames the kernel sent
 	Generated         atomic.Uint64 // ICMP errors sent

@@ -16,50 +16,52 @@ const (
 	PuntLocal     // to the kernel: unicast to one of our addresses (BGP, ICMP)
 	PuntGlean     // to the kernel: for a neighbor that it has to find first
 
-	DropRunt        // shorter than its headers
-	DropTruncated   // longer than the port could hold
-	DropNotForUs    // unicast to another station, or a group packet we do not forward
-	DropEtherType   // neither IPv4, IPv6 nor ARP
-	DropUnknownVLAN // no subinterface has these tags
-	DropMalformed   // IP version, header length or total length is wrong
-	DropChecksum    // the IPv4 header checksum is wrong
-	DropMartian     // a source or destination that must not be routed (RFC 1812 §5.3.7, RFC 4291 §2.5)
-	DropNoRoute     // no route; the sender is told
-	DropBlackhole   // the route says discard
-	DropUnresolved  // the next hop's link-layer address is not known yet
-	DropTTL         // TTL or hop limit ran out; the sender is told
-	DropTooBig      // does not fit the egress MTU; the sender is told
-	DropPuntPoliced // to the kernel, but above the punt rate
-	DropPuntFailed  // to the kernel, but its queue was full or the TAP is gone
-	DropEgressFull  // the egress queue had no room
-	DropEgressDown  // the egress port is gone
-	verdictCount    = iota
+	DropRunt            // shorter than its headers
+	DropTruncated       // longer than the port could hold
+	DropNotForUs        // unicast to another station, or a group packet we do not forward
+	DropEtherType       // neither IPv4, IPv6 nor ARP
+	DropUnknownVLAN     // no subinterface has these tags
+	DropMalformed       // IP version, header length or total length is wrong
+	DropChecksum        // the IPv4 header checksum is wrong
+	DropMartian         // a source or destination that must not be routed (RFC 1812 §5.3.7, RFC 4291 §2.5)
+	DropForeignNeighbor // ARP or link scope from an address that is on no subnet of the subinterface
+	DropNoRoute         // no route; the sender is told
+	DropBlackhole       // the route says discard
+	DropUnresolved      // the next hop's link-layer address is not known yet
+	DropTTL             // TTL or hop limit ran out; the sender is told
+	DropTooBig          // does not fit the egress MTU; the sender is told
+	DropPuntPoliced     // to the kernel, but above the punt rate
+	DropPuntFailed      // to the kernel, but its queue was full or the TAP is gone
+	DropEgressFull      // the egress queue had no room
+	DropEgressDown      // the egress port is gone
+	verdictCount        = iota
 )
 
 var verdictNames = [verdictCount]string{
-	Transmit:        "transmit",
-	Fragmented:      "fragmented",
-	PuntARP:         "punt-arp",
-	PuntLinkLocal:   "punt-link-local",
-	PuntLocal:       "punt-local",
-	PuntGlean:       "punt-glean",
-	DropRunt:        "drop-runt",
-	DropTruncated:   "drop-truncated",
-	DropNotForUs:    "drop-not-for-us",
-	DropEtherType:   "drop-ethertype",
-	DropUnknownVLAN: "drop-unknown-vlan",
-	DropMalformed:   "drop-malformed",
-	DropChecksum:    "drop-checksum",
-	DropMartian:     "drop-martian",
-	DropNoRoute:     "drop-no-route",
-	DropBlackhole:   "drop-blackhole",
-	DropUnresolved:  "drop-unresolved",
-	DropTTL:         "drop-ttl",
-	DropTooBig:      "drop-too-big",
-	DropPuntPoliced: "drop-punt-policed",
-	DropPuntFailed:  "drop-punt-failed",
-	DropEgressFull:  "drop-egress-full",
-	DropEgressDown:  "drop-egress-down",
+	Transmit:            "transmit",
+	Fragmented:          "fragmented",
+	PuntARP:             "punt-arp",
+	PuntLinkLocal:       "punt-link-local",
+	PuntLocal:           "punt-local",
+	PuntGlean:           "punt-glean",
+	DropRunt:            "drop-runt",
+	DropTruncated:       "drop-truncated",
+	DropNotForUs:        "drop-not-for-us",
+	DropEtherType:       "drop-ethertype",
+	DropUnknownVLAN:     "drop-unknown-vlan",
+	DropMalformed:       "drop-malformed",
+	DropChecksum:        "drop-checksum",
+	DropMartian:         "drop-martian",
+	DropForeignNeighbor: "drop-foreign-neighbor",
+	DropNoRoute:         "drop-no-route",
+	DropBlackhole:       "drop-blackhole",
+	DropUnresolved:      "drop-unresolved",
+	DropTTL:             "drop-ttl",
+	DropTooBig:          "drop-too-big",
+	DropPuntPoliced:     "drop-punt-policed",
+	DropPuntFailed:      "drop-punt-failed",
+	DropEgressFull:      "drop-egress-full",
+	DropEgressDown:      "drop-egress-down",
 }
 
 func (v Verdict) String() string {

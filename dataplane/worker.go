@@ -35,18 +35,17 @@ type Worker struct {
 	egress []*egressQueue // by port index; nil where there is none
 	queues []*egressQueue // the same without holes
 
-	replies    []port.Frame // ICMP errors of the current batch
-	fragments  []port.Frame // pieces waiting for transmit; buffers are made when first needed
-	header     [60]byte     // of the piece at hand
-	icmpBucket tokenBucket
-	asked      [64]question // recent resolution requests
-	glean      tokenBucket  // packets to the kernel for neighbors not known yet
+	replies   []port.Frame // ICMP errors of the current batch
+	fragments []port.Frame // pieces waiting for transmit; buffers are made when first needed
+	header    [60]byte     // of the piece at hand
+	asked     [64]question // recent resolution requests
 
 	epoll        int
 	wake         int // eventfd: a snapshot to adopt, or stop
 	taps         map[int]*Subinterface
 	injectBufs   [][]byte
 	injectFrames []port.Frame
+	started      bool // the engine's
 	stopping     atomic.Bool
 	done         chan struct{}
 }
@@ -81,8 +80,6 @@ func newWorker(e *Engine, index int, p port.Port) (*Worker, error) {
 		batch:        make([]port.Frame, port.BatchSize),
 		replies:      make([]port.Frame, 0, maxReplies),
 		fragments:    make([]port.Frame, 0, fragmentPool),
-		icmpBucket:   newTokenBucket(icmpPerSecond, icmpBurst),
-		glean:        newTokenBucket(gleanPerSecond, gleanPerSecond/4),
 		taps:         map[int]*Subinterface{},
 		injectFrames: make([]port.Frame, injectBatch),
 		done:         make(chan struct{}),
@@ -125,6 +122,10 @@ func (w *Worker) run() {
 	}
 }
 
+// errorPause is how long a worker whose port reports an error leaves it alone:
+// a descriptor in error polls ready without end.
+const errorPause = 100 * time.Millisecond
+
 // step takes one batch through the pipeline and returns its size.
 func (w *Worker) step() int {
 	if snap := w.engine.snap.Load(); snap != w.snap {
@@ -133,6 +134,8 @@ func (w *Worker) step() int {
 	n, err := w.device.Recv(w.batch)
 	if err != nil {
 		w.port.Counters.Errors.Add(1)
+		w.log.Warn("receive", "err", err)
+		time.Sleep(errorPause)
 	}
 	if n == 0 {
 		return 0
@@ -225,6 +228,9 @@ func (w *Worker) wait(timeout int) {
 		return // EINTR
 	}
 	w.now = time.Since(w.engine.epoch)
+	if snap := w.engine.snap.Load(); snap != w.snap { // it may be long since the last batch
+		w.adopt(snap)
+	}
 	for _, ev := range events[:n] {
 		fd := int(ev.Fd)
 		if fd == w.wake {

@@ -1,8 +1,10 @@
 package edge
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -20,12 +22,14 @@ import (
 // fail half way; then what nobody needs any more is closed. What is equal in
 // both is not touched.
 
-// portState is an open port.
+// portState is an open port. It belongs to a device: name and TPID may change.
 type portState struct {
 	cfg      config.Port
 	index    int
 	port     port.Port
 	counters *dataplane.PortCounters
+	ifindex  int    // of the device when it was opened
+	link     string // up, down or gone; see checkLinks
 }
 
 // vrf is a running VRF.
@@ -51,6 +55,7 @@ type subinterface struct {
 	tap  *tap
 	punt *dataplane.Punt
 	dp   *dataplane.Subinterface
+	tpid uint16 // in the headers of its adjacencies
 }
 
 // made is what a change has opened so far.
@@ -60,16 +65,21 @@ type made struct {
 	subs  []*subinterface
 }
 
-func (e *Edge) apply(dev *config.Device) error {
-	if id := e.device.RouterID; id.IsValid() && id != dev.RouterID {
-		// A new identifier would reset every session, where a reload touches
-		// only what has changed.
-		e.log.Warn("the router ID stays until a restart", "is", id, "configured", dev.RouterID)
-		kept := *dev
-		kept.RouterID = id
-		dev = &kept
+// keepRouterID returns dev with the router ID in force: a new one would reset
+// every session, where a reload touches only what has changed.
+func (e *Edge) keepRouterID(dev *config.Device) *config.Device {
+	id := e.device.RouterID
+	if !id.IsValid() || id == dev.RouterID {
+		return dev
 	}
-	if reflect.DeepEqual(e.device, dev) {
+	e.log.Warn("the router ID stays until a restart", "is", id, "configured", dev.RouterID)
+	kept := *dev
+	kept.RouterID = id
+	return &kept
+}
+
+func (e *Edge) apply(dev *config.Device) error {
+	if reflect.DeepEqual(e.device, dev) && !e.incomplete {
 		return nil
 	}
 	m, err := e.make(dev)
@@ -77,25 +87,28 @@ func (e *Edge) apply(dev *config.Device) error {
 		e.unmake(m)
 		return err
 	}
-	return e.commit(dev, m)
+	err = e.commit(dev, m)
+	e.incomplete = err != nil
+	return err
 }
 
 // make opens what dev has and e.device has not.
 func (e *Edge) make(dev *config.Device) (m made, err error) {
 	m = made{ports: map[string]*portState{}, vrfs: map[string]*vrf{}}
 	for _, p := range dev.Ports {
-		if old := e.ports[p.Name]; old != nil && sameDevice(old.cfg, p) {
+		if e.openedPort(p) != nil {
 			continue
 		}
 		ps, err := e.openPort(p)
 		if err != nil {
-			return m, fmt.Errorf("open port %s: %w", p.Name, err)
+			return m, fmt.Errorf("port %s: %w", p.Name, err)
 		}
 		m.ports[p.Name] = ps
 	}
 	for _, c := range dev.VRFs {
 		v := e.vrfs[c.Name]
 		if v == nil {
+			e.closing.Wait() // a namespace of that name may be on its way out
 			if v, err = e.newVRF(c); err != nil {
 				return m, fmt.Errorf("make VRF %s: %w", c.Name, err)
 			}
@@ -107,7 +120,8 @@ func (e *Edge) make(dev *config.Device) (m made, err error) {
 			}
 			p := m.ports[s.Port]
 			if p == nil {
-				p = e.ports[s.Port]
+				i := slices.IndexFunc(dev.Ports, func(p config.Port) bool { return p.Name == s.Port })
+				p = e.openedPort(dev.Ports[i])
 			}
 			sub, err := newSubinterface(v, p, s)
 			if err != nil {
@@ -127,12 +141,21 @@ func (e *Edge) unmake(m made) {
 		e.removeVRF(v)
 	}
 	for _, p := range m.ports {
+		e.engine.RemovePort(p.index)
 		e.closePort(p)
 	}
 }
 
-// sameDevice says whether a port can stay open.
-func sameDevice(a, b config.Port) bool { return a.Device == b.Device && a.Type == b.Type }
+// openedPort returns the open port on p's device, whatever its name; nil if
+// there is none or the device has been made anew since.
+func (e *Edge) openedPort(p config.Port) *portState {
+	for _, ps := range e.ports {
+		if ps.cfg.Device == p.Device && ps.cfg.Type == p.Type && ps.link != linkGone {
+			return ps
+		}
+	}
+	return nil
+}
 
 func (e *Edge) openPort(p config.Port) (*portState, error) {
 	var dev port.Port
@@ -146,8 +169,16 @@ func (e *Edge) openPort(p config.Port) (*portState, error) {
 	if err != nil {
 		return nil, err
 	}
+	ps := &portState{cfg: p, index: e.nextPort, port: dev, counters: new(dataplane.PortCounters), link: linkUp}
+	if link, err := net.InterfaceByName(dev.Name()); err == nil {
+		ps.ifindex = link.Index
+	}
+	if err := e.engine.AddPort(ps.index, dev); err != nil {
+		e.closePort(ps)
+		return nil, err
+	}
 	e.nextPort++
-	return &portState{cfg: p, index: e.nextPort - 1, port: dev, counters: new(dataplane.PortCounters)}, nil
+	return ps, nil
 }
 
 func (e *Edge) closePort(p *portState) {
@@ -222,7 +253,7 @@ func newSubinterface(v *vrf, p *portState, cfg config.Subinterface) (*subinterfa
 
 // configure gives the subinterface a new dataplane object for cfg.
 func (s *subinterface) configure(cfg config.Subinterface, p *portState, counters *dataplane.Counters) {
-	s.cfg, s.port = cfg, p
+	s.cfg, s.port, s.tpid = cfg, p, p.cfg.TPID
 	s.dp = &dataplane.Subinterface{Name: cfg.Name, Port: p.index, VRF: s.vrf.index,
 		Outer: cfg.CTag, MTU: cfg.MTU, Punt: s.punt, Counters: counters}
 	if cfg.STag != 0 {
@@ -230,9 +261,9 @@ func (s *subinterface) configure(cfg config.Subinterface, p *portState, counters
 	}
 	for _, a := range cfg.Addresses {
 		if a.Addr().Is4() {
-			s.dp.Addr4 = a.Addr()
+			s.dp.Addr4, s.dp.Subnet4 = a.Addr(), a.Masked()
 		} else {
-			s.dp.Addr6 = a.Addr()
+			s.dp.Addr6, s.dp.Subnet6 = a.Addr(), a.Masked()
 		}
 	}
 }
@@ -240,34 +271,25 @@ func (s *subinterface) configure(cfg config.Subinterface, p *portState, counters
 // commit makes dev the running state, with what make has opened.
 func (e *Edge) commit(dev *config.Device, m made) error {
 	e.dropSessions(dev)
-	rebuilt := map[*vrf]bool{}
+	changed := map[*vrf]bool{} // of whose subinterfaces something is new
 	var gone []*subinterface
+	var failed error
 	for _, s := range m.subs {
 		s.vrf.subs[s.cfg.Name] = s
-		rebuilt[s.vrf] = true
+		changed[s.vrf] = true
 	}
 	for name, v := range m.vrfs {
 		e.vrfs[name] = v
 	}
-	oldPorts := e.ports
-	e.ports = map[string]*portState{}
-	for _, p := range dev.Ports {
-		ps := m.ports[p.Name]
-		if ps == nil {
-			ps = oldPorts[p.Name]
-			delete(oldPorts, p.Name)
-		}
-		ps.cfg = p
-		e.ports[p.Name] = ps
-	}
+	closedPorts := e.setPorts(dev, m)
 	for _, c := range dev.VRFs {
 		v := e.vrfs[c.Name]
-		removed, changed, err := e.reconfigure(v, c)
-		if err != nil {
-			e.log.Error("reconfigure VRF", "vrf", c.Name, "err", err)
-		}
+		removed, touched, err := e.reconfigure(v, c)
+		failed = errors.Join(failed, err)
 		gone = append(gone, removed...)
-		rebuilt[v] = rebuilt[v] || changed
+		if touched {
+			changed[v] = true
+		}
 	}
 	var removedVRFs []*vrf
 	for name, v := range e.vrfs {
@@ -278,26 +300,54 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 	}
 	e.device = dev
 	e.setSessions(dev)
-	for v := range rebuilt {
+	for v := range changed {
 		e.rebuild(v)
 	}
 	for _, v := range e.vrfs {
 		v.fwd.commit()
 	}
-	if err := e.publishSnapshot(e.portTables()); err != nil {
-		return err
-	}
+	e.publishSnapshot(e.portTables())
 	e.engine.Sync()
 	for _, s := range gone {
 		s.tap.device.Close()
 	}
-	for _, v := range removedVRFs {
-		e.removeVRF(v)
-	}
-	for _, p := range oldPorts {
+	for _, p := range closedPorts {
 		e.closePort(p)
 	}
+	// Removing a namespace takes the kernel a while; nobody waits for it.
+	e.closing.Go(func() {
+		for _, v := range removedVRFs {
+			e.removeVRF(v)
+		}
+	})
+	if failed != nil {
+		return fmt.Errorf("applied, except for what follows, which the next reload tries again: %w", failed)
+	}
 	return nil
+}
+
+// setPorts makes dev's ports the ones there are, and returns those to close.
+func (e *Edge) setPorts(dev *config.Device, m made) []*portState {
+	ports := map[string]*portState{}
+	kept := map[*portState]bool{}
+	for _, p := range dev.Ports {
+		ps := m.ports[p.Name]
+		if ps == nil {
+			ps = e.openedPort(p)
+		}
+		ports[p.Name], kept[ps] = ps, true
+	}
+	var closed []*portState
+	for _, ps := range e.ports {
+		if !kept[ps] {
+			closed = append(closed, ps)
+		}
+	}
+	for _, p := range dev.Ports {
+		ports[p.Name].cfg = p
+	}
+	e.ports = ports
+	return closed
 }
 
 // ceaseTime lets a removed session's Cease reach the peer before its
@@ -321,7 +371,7 @@ func (e *Edge) dropSessions(dev *config.Device) {
 	}
 	if dropped {
 		e.speaker.Configure(e.sessionConfigs())
-		time.Sleep(ceaseTime)
+		time.Sleep(ceaseTime) // the control loop's; forwarding goes on
 	}
 }
 
@@ -336,13 +386,14 @@ func (e *Edge) reconfigure(v *vrf, c config.VRF) (gone []*subinterface, changed 
 			changed = true
 			continue
 		}
-		cfg, p := c.Subinterfaces[i], e.ports[s.cfg.Port]
-		if reflect.DeepEqual(s.cfg, cfg) && s.port == p {
+		cfg := c.Subinterfaces[i]
+		p := e.ports[cfg.Port]
+		if reflect.DeepEqual(s.cfg, cfg) && s.port == p && s.tpid == p.cfg.TPID && s.tap.mac == p.port.MAC() {
 			continue
 		}
 		changed = true
 		if e := v.kernel.change(s.tap, s.cfg, cfg, p.port.MAC()); e != nil {
-			err = e
+			err = errors.Join(err, fmt.Errorf("subinterface %s: %w", name, e))
 		}
 		s.configure(cfg, p, s.dp.Counters)
 	}
@@ -353,7 +404,8 @@ func (e *Edge) reconfigure(v *vrf, c config.VRF) (gone []*subinterface, changed 
 	return gone, changed, err
 }
 
-// setSessions brings RIBs and the speaker to the sessions of dev.
+// setSessions brings the speaker and the RIBs to the sessions of dev; the
+// speaker first, which knows no routes of sessions that it does not know.
 func (e *Edge) setSessions(dev *config.Device) {
 	for _, c := range dev.VRFs {
 		v := e.vrfs[c.Name]
@@ -365,10 +417,13 @@ func (e *Edge) setSessions(dev *config.Device) {
 			e.sessions[s.Name] = &session{cfg: s, vrf: v,
 				status: bgp.SessionStatus{Session: s.Name, State: bgp.StateIdle}}
 		}
+	}
+	e.speaker.Configure(e.sessionConfigs())
+	for _, c := range dev.VRFs {
+		v := e.vrfs[c.Name]
 		e.ribChanged(v, v.rib.SetPeers(e.peers(c)))
 		e.ribChanged(v, v.rib.Originate(c.Originate))
 	}
-	e.speaker.Configure(e.sessionConfigs())
 }
 
 // peers describes a VRF's sessions to its RIB.
@@ -427,16 +482,8 @@ func (e *Edge) rebuild(v *vrf) {
 			v.fwd.neighborChanged(h, n, true)
 		}
 	}
-	for prefix, candidates := range v.rib.Routes() {
-		var nextHops []bgp.NextHop
-		for _, c := range candidates {
-			if (c.State == bgp.PathBest || c.State == bgp.PathECMP) && c.Peer.Side != bgp.SideLocal {
-				nextHops = append(nextHops, bgp.NextHop{Session: c.Peer.Name, Addr: c.Attrs.NextHop})
-			}
-		}
-		if len(nextHops) > 0 {
-			v.fwd.set(v.fwd.routed, prefix, v.fwd.group(dataplane.Forward, e.hops(v, nextHops)...))
-		}
+	for prefix, nextHops := range v.rib.NextHops() {
+		v.fwd.set(v.fwd.routed, prefix, e.routeTo(v, nextHops))
 	}
 }
 

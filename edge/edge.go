@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"msee/bgp"
 	"msee/bgp/speaker"
 	"msee/config"
@@ -42,17 +44,20 @@ type Edge struct {
 	endSpeaker context.CancelFunc
 
 	// The control loop's own.
-	device    *config.Device
-	ports     map[string]*portState
-	vrfs      map[string]*vrf
-	sessions  map[string]*session
-	nextPort  int
-	nextVRF   int
-	dirty     bool // a table has changed since the last publication
-	neighbors chan neighbor
-	calls     chan func()
-	stop      chan struct{}
-	done      sync.WaitGroup
+	device     *config.Device
+	ports      map[string]*portState
+	vrfs       map[string]*vrf
+	sessions   map[string]*session
+	nextPort   int
+	nextVRF    int
+	incomplete bool         // the last apply could not do all
+	asking     map[hop]bool // neighbors to ask the kernel for
+	neighbors  chan neighbor
+	links      chan netlink.LinkUpdate
+	calls      chan func()
+	stop       chan struct{}
+	done       sync.WaitGroup
+	closing    sync.WaitGroup // of what was removed
 }
 
 // session is what the control loop keeps of a BGP session.
@@ -69,9 +74,9 @@ const (
 	// tickEvery is the pace of what is done by the clock: asking again for
 	// neighbors, sweeping stale routes.
 	tickEvery = time.Second
-	// probeEvery is how often the kernel is asked whether next hops are still
-	// there. It confirms silently as long as they answer.
-	probeEvery = 10 * time.Second
+	// probeEvery is how often, in seconds, the kernel is asked whether a next
+	// hop is still there. It confirms silently as long as they answer.
+	probeEvery = 10
 	// staleFor is how long routes outlive the speaker that heard them.
 	staleFor = 60 * time.Second
 	// eventBatch bounds how many speaker events go into one publication.
@@ -91,14 +96,20 @@ func Start(dev *config.Device, opts Options) (*Edge, error) {
 		ports:     map[string]*portState{},
 		vrfs:      map[string]*vrf{},
 		sessions:  map[string]*session{},
+		asking:    map[hop]bool{},
 		neighbors: make(chan neighbor, 256),
+		links:     make(chan netlink.LinkUpdate, 16),
 		calls:     make(chan func()),
 		stop:      make(chan struct{}),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e.speaker, e.endSpeaker = speaker.Start(ctx, opts.Speaker, opts.Log), cancel
-	if err := e.apply(dev); err != nil {
-		e.stopSpeaker()
+	err := e.apply(dev)
+	if err == nil {
+		err = e.watchLinks()
+	}
+	if err != nil {
+		e.Stop()
 		return nil, err
 	}
 	e.done.Go(e.control)
@@ -118,6 +129,7 @@ func (e *Edge) Stop() {
 	for _, p := range e.ports {
 		e.closePort(p)
 	}
+	e.closing.Wait()
 }
 
 func (e *Edge) stopSpeaker() {
@@ -145,9 +157,17 @@ func (e *Edge) control() {
 			e.neighborChanged(n)
 		case u := <-e.engine.Unresolved():
 			e.resolve(u)
+		case s := <-e.engine.LostTaps():
+			e.remakeTap(s)
+		case _, ok := <-e.links:
+			if !ok {
+				e.links = nil // the clock looks as well
+			}
+			e.checkLinks()
 		case now := <-tick.C:
 			e.tick(now)
 		}
+		e.ask()
 		e.publish()
 	}
 }
@@ -168,6 +188,7 @@ func (e *Edge) do(f func()) error {
 // something new cannot be made, nothing changes.
 func (e *Edge) Apply(dev *config.Device) (changes []config.Change, err error) {
 	stopped := e.do(func() {
+		dev := e.keepRouterID(dev)
 		changes = config.Diff(e.device, dev)
 		err = e.apply(dev)
 	})
@@ -176,7 +197,7 @@ func (e *Edge) Apply(dev *config.Device) (changes []config.Change, err error) {
 
 // publish commits the changed tables of all VRFs and puts them in force.
 func (e *Edge) publish() {
-	changed := e.dirty
+	changed := false
 	for _, v := range e.vrfs {
 		changed = v.fwd.commit() || changed
 	}
@@ -186,13 +207,12 @@ func (e *Edge) publish() {
 }
 
 // publishSnapshot puts the current tables in force with these ports.
-func (e *Edge) publishSnapshot(ports []*dataplane.Port) error {
+func (e *Edge) publishSnapshot(ports []*dataplane.Port) {
 	s := &dataplane.Snapshot{Ports: ports, VRFs: make([]dataplane.VRF, e.nextVRF)}
 	for _, v := range e.vrfs {
 		s.VRFs[v.index] = dataplane.VRF{Name: v.cfg.Name, FIB: v.fwd.table}
 	}
-	e.dirty = false
-	return e.engine.Publish(s)
+	e.engine.Publish(s)
 }
 
 // speakerEvents handles ev and what waits behind it, so that a full table
@@ -259,32 +279,31 @@ func (e *Edge) speakerRestarted() {
 // ribChanged brings a change of a VRF's RIB to the FIB and to the peers.
 func (e *Edge) ribChanged(v *vrf, c bgp.Changes) {
 	for _, r := range c.Routes {
-		var g *group
-		if len(r.NextHops) > 0 {
-			g = v.fwd.group(dataplane.Forward, e.hops(v, r.NextHops)...)
-		}
-		v.fwd.set(v.fwd.routed, r.Prefix, g)
+		v.fwd.set(v.fwd.routed, r.Prefix, e.routeTo(v, r.NextHops))
 	}
 	for _, u := range c.Updates {
 		e.speaker.Advertise(u)
 	}
 }
 
-// hops finds the subinterfaces of next hops.
-func (e *Edge) hops(v *vrf, nextHops []bgp.NextHop) []hop {
+// routeTo returns the group of these next hops; nil if there are none.
+func (e *Edge) routeTo(v *vrf, nextHops []bgp.NextHop) *group {
 	hops := make([]hop, 0, len(nextHops))
 	for _, nh := range nextHops {
-		if s := e.sessions[nh.Session]; s != nil {
-			if sub := v.subs[s.cfg.Subinterface]; sub != nil {
-				h := hop{sub, nh.Addr}
-				hops = append(hops, h)
-				if v.fwd.adjacent[h] == nil {
-					e.ask(h)
-				}
-			}
+		s := e.sessions[nh.Session]
+		if s == nil || v.subs[s.cfg.Subinterface] == nil {
+			continue
+		}
+		h := hop{v.subs[s.cfg.Subinterface], nh.Addr}
+		hops = append(hops, h)
+		if v.fwd.adjacent[h] == nil {
+			e.asking[h] = true
 		}
 	}
-	return hops
+	if len(hops) == 0 {
+		return nil
+	}
+	return v.fwd.group(dataplane.Forward, hops...)
 }
 
 func (e *Edge) neighborChanged(n neighbor) {
@@ -298,29 +317,40 @@ func (e *Edge) neighborChanged(n neighbor) {
 	}
 }
 
-// resolve asks the kernel for a neighbor that packets wait for.
+// resolve asks for a neighbor that packets wait for.
 func (e *Edge) resolve(u dataplane.Unresolved) {
 	for _, v := range e.vrfs {
 		for _, s := range v.subs {
 			if s.dp == u.Subinterface && u.Addr.IsValid() {
-				e.ask(hop{s, u.Addr})
+				e.asking[hop{s, u.Addr}] = true
 			}
 		}
 	}
 }
 
-func (e *Edge) ask(h hop) {
-	if err := h.sub.vrf.kernel.resolve(h.sub.tap, h.addr); err != nil {
-		e.log.Warn("ask for neighbor", "interface", h.sub.cfg.Name, "addr", h.addr, "err", err)
+// ask has the kernel find the neighbors that were asked for, each once.
+func (e *Edge) ask() {
+	for h := range e.asking {
+		delete(e.asking, h)
+		if h.sub.vrf.subs[h.sub.cfg.Name] != h.sub {
+			continue // removed meanwhile
+		}
+		if err := h.sub.vrf.kernel.resolve(h.sub.tap, h.addr); err != nil {
+			e.log.Warn("ask for neighbor", "interface", h.sub.cfg.Name, "addr", h.addr, "err", err)
+		}
 	}
 }
 
 func (e *Edge) tick(now time.Time) {
-	probe := now.Unix()%int64(probeEvery.Seconds()) == 0
+	e.checkLinks()
+	// A tenth of the next hops each second, told by their last octet, is
+	// asked whether it is still there; those not resolved are asked for
+	// every second.
+	turn := byte(now.Unix() % probeEvery)
 	for _, v := range e.vrfs {
-		for h := range v.fwd.nextHops() {
-			if probe || v.fwd.adjacent[h] == nil {
-				e.ask(h)
+		for h := range v.fwd.nextHops {
+			if b := h.addr.As16(); b[15]%probeEvery == turn || v.fwd.adjacent[h] == nil {
+				e.asking[h] = true
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"msee/dataplane"
@@ -40,6 +41,7 @@ type forwarding struct {
 	connected, routed map[netip.Prefix]*group
 
 	groups   map[string]*group
+	using    map[hop][]*group           // groups by their members
 	adjacent map[hop]*dataplane.Rewrite // resolved neighbors
 	macs     map[hop]port.MAC           // theirs
 	changes  []fib.Change[*dataplane.NextHopGroup]
@@ -51,6 +53,7 @@ func newForwarding() *forwarding {
 		connected: map[netip.Prefix]*group{},
 		routed:    map[netip.Prefix]*group{},
 		groups:    map[string]*group{},
+		using:     map[hop][]*group{},
 		adjacent:  map[hop]*dataplane.Rewrite{},
 		macs:      map[hop]port.MAC{},
 	}
@@ -74,6 +77,9 @@ func (f *forwarding) group(kind dataplane.GroupKind, hops ...hop) *group {
 			g.NextHops = append(g.NextHops, dataplane.NextHop{Subinterface: h.sub.dp, Addr: h.addr})
 		}
 		f.groups[key] = g
+		for _, h := range hops {
+			f.using[h] = append(f.using[h], g)
+		}
 		f.refresh(g)
 	}
 	return g
@@ -107,7 +113,7 @@ func (f *forwarding) set(routes map[netip.Prefix]*group, prefix netip.Prefix, g 
 	}
 	if old != nil {
 		if old.users--; old.users == 0 {
-			delete(f.groups, old.key)
+			f.free(old)
 		}
 	}
 	effective := f.connected[prefix]
@@ -119,6 +125,17 @@ func (f *forwarding) set(routes map[netip.Prefix]*group, prefix netip.Prefix, g 
 		c.Value = effective.NextHopGroup
 	}
 	f.changes = append(f.changes, c)
+}
+
+// free forgets a group that no route leads to.
+func (f *forwarding) free(g *group) {
+	delete(f.groups, g.key)
+	for _, h := range g.hops {
+		f.using[h] = slices.DeleteFunc(f.using[h], func(u *group) bool { return u == g })
+		if len(f.using[h]) == 0 {
+			delete(f.using, h)
+		}
+	}
 }
 
 // commit applies the collected changes and reports whether there were any.
@@ -166,16 +183,13 @@ func (f *forwarding) neighborChanged(h hop, mac port.MAC, usable bool) bool {
 	default:
 		f.adjacent[h], f.macs[h] = r, mac
 	}
-	for _, g := range f.groups {
-		for _, member := range g.hops {
-			if member == h {
-				f.refresh(g)
-				break
-			}
-		}
+	for _, g := range f.using[h] {
+		f.refresh(g)
 	}
-	// A neighbor is a host route of its own within its subnet.
-	if subnetOf(h.sub.cfg.Addresses, h.addr) && !ours(h.sub.cfg.Addresses, h.addr) {
+	// A neighbor is a host route of its own within its subnet, unless the
+	// address is no host's: ours, or the subnet's ends.
+	now := f.connected[host(h.addr)]
+	if subnetOf(h.sub.cfg.Addresses, h.addr) && (now == nil || now.Kind == dataplane.Forward) {
 		var g *group
 		if usable {
 			g = f.group(dataplane.Forward, h)
@@ -185,17 +199,13 @@ func (f *forwarding) neighborChanged(h hop, mac port.MAC, usable bool) bool {
 	return true
 }
 
-// nextHops lists the next hops of routes, each once.
-func (f *forwarding) nextHops() map[hop]bool {
-	hops := map[hop]bool{}
-	for _, g := range f.groups {
-		if g.Kind == dataplane.Forward {
-			for _, h := range g.hops {
-				hops[h] = true
-			}
+// nextHops yields the next hops of routes, each once.
+func (f *forwarding) nextHops(yield func(hop) bool) {
+	for h := range f.using {
+		if h.addr.IsValid() && !yield(h) {
+			return
 		}
 	}
-	return hops
 }
 
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
@@ -213,15 +223,6 @@ func lastAddr(p netip.Prefix) netip.Addr {
 func subnetOf(addresses []netip.Prefix, a netip.Addr) bool {
 	for _, p := range addresses {
 		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-func ours(addresses []netip.Prefix, a netip.Addr) bool {
-	for _, p := range addresses {
-		if p.Addr() == a {
 			return true
 		}
 	}

@@ -40,21 +40,23 @@ type kernelVRF struct {
 // hands it for a neighbor not known yet, and does not ask which way a packet
 // came: the dataplane has the routes.
 var sysctls = map[string]string{
-	"net/ipv4/ip_forward":                  "1",
-	"net/ipv4/conf/all/send_redirects":     "0",
-	"net/ipv4/conf/default/send_redirects": "0",
-	"net/ipv4/conf/all/rp_filter":          "0",
-	"net/ipv4/conf/default/rp_filter":      "0",
-	"net/ipv4/conf/all/accept_redirects":   "0",
-	"net/ipv4/conf/all/arp_ignore":         "1", // answer only for the TAP's own address
-	"net/ipv6/conf/all/forwarding":         "1",
-	"net/ipv6/conf/default/forwarding":     "1",
-	"net/ipv6/conf/all/accept_redirects":   "0",
-	"net/ipv6/conf/all/accept_dad":         "0",
-	"net/ipv6/conf/default/accept_dad":     "0",
-	"net/ipv6/conf/all/accept_ra":          "0",
-	"net/ipv6/conf/default/accept_ra":      "0",
-	"net/ipv6/conf/default/autoconf":       "0",
+	"net/ipv4/ip_forward":                       "1",
+	"net/ipv4/conf/all/send_redirects":          "0",
+	"net/ipv4/conf/default/send_redirects":      "0",
+	"net/ipv4/conf/all/rp_filter":               "0",
+	"net/ipv4/conf/default/rp_filter":           "0",
+	"net/ipv4/conf/all/accept_redirects":        "0",
+	"net/ipv4/conf/all/arp_ignore":              "2", // answer only for the TAP's own address, and only its subnet
+	"net/ipv4/conf/all/promote_secondaries":     "1", // an address outlives another of its subnet
+	"net/ipv4/conf/default/promote_secondaries": "1",
+	"net/ipv6/conf/all/forwarding":              "1",
+	"net/ipv6/conf/default/forwarding":          "1",
+	"net/ipv6/conf/all/accept_redirects":        "0",
+	"net/ipv6/conf/all/accept_dad":              "0",
+	"net/ipv6/conf/default/accept_dad":          "0",
+	"net/ipv6/conf/all/accept_ra":               "0",
+	"net/ipv6/conf/default/accept_ra":           "0",
+	"net/ipv6/conf/default/autoconf":            "0",
 }
 
 // newKernelVRF makes the namespace. One of that name is a crashed
@@ -106,6 +108,8 @@ type tap struct {
 	device *water.Interface
 	fd     int
 	link   netlink.Link
+	mac    port.MAC
+	mtu    int
 }
 
 // newTap makes the TAP of a subinterface with its addresses, up.
@@ -122,8 +126,8 @@ func (k *kernelVRF) newTap(s config.Subinterface, mac port.MAC) (*tap, error) {
 }
 
 // originName is the TAP by which the kernel reaches all that is on no subnet
-// of a VRF's: its default route.
-const originName = "fib"
+// of a VRF's: its default route. No subinterface is called so.
+const originName = "to.fib"
 
 // newOrigin makes that TAP.
 func (k *kernelVRF) newOrigin() (*tap, error) {
@@ -132,9 +136,12 @@ func (k *kernelVRF) newOrigin() (*tap, error) {
 		return nil, err
 	}
 	err = errors.Join(k.handle.LinkSetARPOff(t.link), k.handle.LinkSetUp(t.link))
-	for _, all := range []string{"0.0.0.0/0", "::/0"} {
-		_, dst, _ := net.ParseCIDR(all)
-		err = errors.Join(err, k.handle.RouteAdd(&netlink.Route{LinkIndex: t.link.Attrs().Index, Dst: dst, Scope: netlink.SCOPE_LINK}))
+	for _, all := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
+		e := k.handle.RouteAdd(&netlink.Route{LinkIndex: t.link.Attrs().Index, Dst: ipNet(all), Scope: netlink.SCOPE_LINK})
+		if all.Addr().Is6() && (errors.Is(e, unix.EOPNOTSUPP) || errors.Is(e, unix.EAFNOSUPPORT)) {
+			continue // a kernel without IPv6
+		}
+		err = errors.Join(err, e)
 	}
 	if err != nil {
 		t.device.Close()
@@ -147,10 +154,20 @@ func (k *kernelVRF) newOrigin() (*tap, error) {
 func (k *kernelVRF) openTap(name string) (_ *tap, err error) {
 	t := &tap{}
 	err = netns.Do(k.namespace, func() (err error) {
+		// water opens without O_CLOEXEC; the speaker, started at any time, must
+		// not inherit the descriptor, which would keep the TAP alive.
+		syscall.ForkLock.RLock()
+		defer syscall.ForkLock.RUnlock()
 		t.device, err = water.New(water.Config{
 			DeviceType:             water.TAP,
 			PlatformSpecificParams: water.PlatformSpecificParams{Name: name},
 		})
+		if err == nil {
+			t.fd, err = descriptor(t.device)
+		}
+		if err == nil {
+			unix.CloseOnExec(t.fd)
+		}
 		return err
 	})
 	if err != nil {
@@ -162,19 +179,6 @@ func (k *kernelVRF) openTap(name string) (_ *tap, err error) {
 			err = fmt.Errorf("open TAP %s in namespace %s: %w", name, k.namespace, err)
 		}
 	}()
-	// The worker reads and writes the descriptor itself, within its epoll
-	// loop; the water interface keeps it open.
-	conn, ok := t.device.ReadWriteCloser.(syscall.Conn)
-	if !ok {
-		return nil, errors.New("it has no descriptor")
-	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	if err := raw.Control(func(fd uintptr) { t.fd = int(fd) }); err != nil {
-		return nil, err
-	}
 	if err := unix.SetNonblock(t.fd, true); err != nil {
 		return nil, err
 	}
@@ -182,55 +186,71 @@ func (k *kernelVRF) openTap(name string) (_ *tap, err error) {
 	return t, err
 }
 
+// descriptor returns the descriptor of a TAP, which the worker reads and
+// writes itself, within its epoll loop; the water interface keeps it open.
+func descriptor(device *water.Interface) (fd int, err error) {
+	conn, ok := device.ReadWriteCloser.(syscall.Conn)
+	if !ok {
+		return -1, errors.New("the TAP has no descriptor")
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	return fd, raw.Control(func(f uintptr) { fd = int(f) })
+}
+
 func (k *kernelVRF) setUp(t *tap, s config.Subinterface, mac port.MAC) error {
-	if err := k.handle.LinkSetHardwareAddr(t.link, net.HardwareAddr(mac[:])); err != nil {
-		return fmt.Errorf("set address %x: %w", mac, err)
-	}
-	if err := k.handle.LinkSetMTU(t.link, s.MTU); err != nil {
-		return fmt.Errorf("set MTU %d: %w", s.MTU, err)
-	}
-	if err := k.setAddresses(t, nil, s.Addresses); err != nil {
+	if err := k.change(t, config.Subinterface{}, s, mac); err != nil {
 		return err
 	}
 	return k.handle.LinkSetUp(t.link)
 }
 
-// setAddresses replaces old addresses of a TAP by new ones; what is in both
-// stays untouched, and so do the sockets bound to it.
-func (k *kernelVRF) setAddresses(t *tap, old, new []netip.Prefix) error {
-	for _, p := range new {
-		if err := k.handle.AddrReplace(t.link, address(p)); err != nil {
-			return fmt.Errorf("add address %s: %w", p, err)
+// change brings a TAP from one configuration to another. It sets only what
+// differs: a new MAC makes the kernel forget the neighbors. It goes on after an
+// error, so as to come as near as it can.
+func (k *kernelVRF) change(t *tap, old, new config.Subinterface, mac port.MAC) (err error) {
+	if t.mac != mac {
+		if e := k.handle.LinkSetHardwareAddr(t.link, net.HardwareAddr(mac[:])); e != nil {
+			err = errors.Join(err, fmt.Errorf("set address %x: %w", mac, e))
+		} else {
+			t.mac = mac
 		}
 	}
-	for _, p := range old {
-		if slices.Contains(new, p) {
-			continue
+	if t.mtu != new.MTU {
+		if e := k.handle.LinkSetMTU(t.link, new.MTU); e != nil {
+			err = errors.Join(err, fmt.Errorf("set MTU %d: %w", new.MTU, e))
+		} else {
+			t.mtu = new.MTU
 		}
-		if err := k.handle.AddrDel(t.link, address(p)); err != nil {
-			return fmt.Errorf("remove address %s: %w", p, err)
+	}
+	for _, p := range new.Addresses {
+		if e := k.handle.AddrReplace(t.link, address(p)); e != nil {
+			err = errors.Join(err, fmt.Errorf("add address %s: %w", p, e))
 		}
 	}
-	return nil
-}
-
-// change brings a TAP from one configuration to another.
-func (k *kernelVRF) change(t *tap, old, new config.Subinterface, mac port.MAC) error {
-	if err := k.handle.LinkSetHardwareAddr(t.link, net.HardwareAddr(mac[:])); err != nil {
-		return fmt.Errorf("set address %x: %w", mac, err)
+	for _, p := range old.Addresses {
+		if slices.Contains(new.Addresses, p) {
+			continue // untouched, and so are the sockets bound to it
+		}
+		if e := k.handle.AddrDel(t.link, address(p)); e != nil && !errors.Is(e, unix.EADDRNOTAVAIL) {
+			err = errors.Join(err, fmt.Errorf("remove address %s: %w", p, e))
+		}
 	}
-	if err := k.handle.LinkSetMTU(t.link, new.MTU); err != nil {
-		return fmt.Errorf("set MTU %d: %w", new.MTU, err)
-	}
-	return k.setAddresses(t, old.Addresses, new.Addresses)
+	return err
 }
 
 func address(p netip.Prefix) *netlink.Addr {
-	a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+	a := &netlink.Addr{IPNet: ipNet(p)}
 	if p.Addr().Is6() {
 		a.Flags = unix.IFA_F_NODAD
 	}
 	return a
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // resolve asks the kernel to find a neighbor, or to find out whether one that
@@ -272,53 +292,27 @@ func (k *kernelVRF) watchNeighbors(v *vrf, emit func(neighbor), stop <-chan stru
 	if err != nil {
 		return fmt.Errorf("open namespace %s: %w", k.namespace, err)
 	}
-	subscribe := func(failed func(error)) (chan netlink.NeighUpdate, chan struct{}, error) {
-		updates, end := make(chan netlink.NeighUpdate, 64), make(chan struct{})
-		err := netlink.NeighSubscribeWithOptions(updates, end, netlink.NeighSubscribeOptions{
-			Namespace: &ns, ListExisting: true, ErrorCallback: failed,
-		})
-		return updates, end, err
-	}
-	lost := make(chan error, 1)
-	failed := func(err error) {
-		select {
-		case lost <- err:
-		default:
-		}
-	}
-	updates, end, err := subscribe(failed)
+	w, err := subscribe(&ns)
 	if err != nil {
 		ns.Close()
 		return fmt.Errorf("watch neighbors in namespace %s: %w", k.namespace, err)
 	}
 	done.Go(func() {
 		defer ns.Close()
-		for {
-			select {
-			case <-stop:
-				close(end)
-				return
-			case u, ok := <-updates:
-				if !ok {
-					updates = nil // lost says why
-				} else if n, ok := neighborOf(v, u); ok {
-					emit(n)
-				}
-				continue
-			case err := <-lost:
-				k.log.Warn("neighbor notifications lost; reading the table again", "namespace", k.namespace, "err", err)
+		for w != nil {
+			err := w.follow(v, emit, stop)
+			w.close()
+			if w = nil; err == nil {
+				return // stopped
 			}
-			for {
-				close(end)
+			for w == nil {
+				k.log.Warn("neighbor notifications lost; reading the table again", "namespace", k.namespace, "err", err)
 				select {
 				case <-stop:
 					return
 				case <-time.After(watchAgain):
 				}
-				if updates, end, err = subscribe(failed); err == nil {
-					break
-				}
-				k.log.Error("watch neighbors", "namespace", k.namespace, "err", err)
+				w, err = subscribe(&ns)
 			}
 		}
 	})
@@ -327,6 +321,60 @@ func (k *kernelVRF) watchNeighbors(v *vrf, emit func(neighbor), stop <-chan stru
 
 // watchAgain is the pause before a lost watch is taken up again.
 const watchAgain = 100 * time.Millisecond
+
+// neighborWatch is one subscription to a namespace's neighbor table.
+type neighborWatch struct {
+	updates chan netlink.NeighUpdate
+	end     chan struct{}
+	lost    chan error
+}
+
+func subscribe(ns *vnetns.NsHandle) (*neighborWatch, error) {
+	w := &neighborWatch{make(chan netlink.NeighUpdate, 64), make(chan struct{}), make(chan error, 1)}
+	err := netlink.NeighSubscribeWithOptions(w.updates, w.end, netlink.NeighSubscribeOptions{
+		Namespace: ns, ListExisting: true,
+		ErrorCallback: func(err error) {
+			select {
+			case w.lost <- err:
+			default:
+			}
+		},
+	})
+	if err != nil {
+		close(w.end)
+		return nil, err
+	}
+	return w, nil
+}
+
+// follow reports entries until stop is closed, which is no error, or the
+// subscription fails.
+func (w *neighborWatch) follow(v *vrf, emit func(neighbor), stop <-chan struct{}) error {
+	for {
+		select {
+		case <-stop:
+			return nil
+		case err := <-w.lost:
+			return err
+		case u, ok := <-w.updates:
+			if !ok {
+				return errors.New("the subscription ended")
+			}
+			if n, ok := neighborOf(v, u); ok {
+				emit(n)
+			}
+		}
+	}
+}
+
+// close ends the subscription. The library's goroutine may be about to send.
+func (w *neighborWatch) close() {
+	close(w.end)
+	go func() {
+		for range w.updates { // until it closes the channel
+		}
+	}()
+}
 
 func neighborOf(v *vrf, u netlink.NeighUpdate) (neighbor, bool) {
 	addr, ok := netip.AddrFromSlice(u.IP)

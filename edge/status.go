@@ -3,8 +3,9 @@ package edge
 import (
 	"cmp"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -199,16 +200,24 @@ func (e *Edge) Sessions() (rows []SessionStatus, err error) {
 	return rows, err
 }
 
+// ErrNoVRF is returned for a VRF that the device has not.
+var ErrNoVRF = errors.New("no such VRF")
+
 // Routes lists the routes of a VRF, or of all if vrf is "". Refused ones are
 // among them, with the reason.
 func (e *Edge) Routes(vrf string) (rows []RouteStatus, err error) {
+	known := vrf == ""
 	err = e.do(func() {
 		for _, c := range e.device.VRFs {
 			if vrf == "" || vrf == c.Name {
+				known = true
 				rows = append(rows, e.vrfs[c.Name].routes()...)
 			}
 		}
 	})
+	if err == nil && !known {
+		err = fmt.Errorf("%w: %s", ErrNoVRF, vrf)
+	}
 	return rows, err
 }
 
@@ -241,14 +250,11 @@ func (v *vrf) routes() []RouteStatus {
 }
 
 func (v *vrf) path(c bgp.Candidate) PathStatus {
-	p := PathStatus{NextHop: c.Attrs.NextHop, Session: c.Peer.Name, ASPath: c.Attrs.ASPath, Origin: c.Attrs.Origin,
-		Weight: c.Peer.Weight, State: c.State, Why: c.Why, Stale: c.Stale}
-	for h := range v.fwd.adjacent {
-		if h.addr == p.NextHop && h.sub.cfg.Name == v.interfaceOf(c.Peer.Name) {
-			p.Resolved = true
-		}
+	p := PathStatus{NextHop: c.Attrs.NextHop, Interface: v.interfaceOf(c.Peer.Name), Session: c.Peer.Name,
+		ASPath: c.Attrs.ASPath, Origin: c.Attrs.Origin, Weight: c.Peer.Weight, State: c.State, Why: c.Why, Stale: c.Stale}
+	if s := v.subs[p.Interface]; s != nil {
+		p.Resolved = v.fwd.adjacent[hop{s, p.NextHop}] != nil
 	}
-	p.Interface = v.interfaceOf(c.Peer.Name)
 	return p
 }
 
@@ -289,20 +295,19 @@ func boolCompare(a, b bool) int {
 // ARP lists the neighbor tables as Azure shows them: our own address of each
 // subinterface, and who was heard on it or is waited for.
 func (e *Edge) ARP() (rows []ARPStatus, err error) {
-	var failed error
 	err = e.do(func() {
 		for _, c := range e.device.VRFs {
 			v := e.vrfs[c.Name]
 			for _, name := range slices.Sorted(maps.Keys(v.subs)) {
 				r, err := v.subs[name].arp()
-				if err != nil {
-					failed = err
+				if err != nil { // a namespace that somebody removed; the others are to be seen
+					e.log.Warn("read neighbor table", "interface", name, "err", err)
 				}
 				rows = append(rows, r...)
 			}
 		}
 	})
-	return rows, cmp.Or(err, failed)
+	return rows, err
 }
 
 func (s *subinterface) arp() ([]ARPStatus, error) {
@@ -346,26 +351,13 @@ func dotted(mac []byte) string {
 	return h[:4] + "." + h[4:8] + "." + h[8:]
 }
 
-// linkState says whether a device has a carrier.
-func linkState(device string) string {
-	link, err := net.InterfaceByName(device)
-	switch {
-	case err != nil:
-		return "gone"
-	case link.Flags&net.FlagRunning == 0:
-		return "down"
-	default:
-		return "up"
-	}
-}
-
 // Ports lists the ports with their counters.
 func (e *Edge) Ports() (rows []PortStatus, err error) {
 	err = e.do(func() {
 		for _, c := range e.device.Ports {
 			p := e.ports[c.Name]
 			n, mac := p.counters, p.port.MAC()
-			row := PortStatus{Name: c.Name, Device: c.Device, Type: c.Type, Link: linkState(p.port.Name()), MAC: dotted(mac[:]), TPID: c.TPID,
+			row := PortStatus{Name: c.Name, Device: c.Device, Type: c.Type, Link: p.linkState(), MAC: dotted(mac[:]), TPID: c.TPID,
 				RxFrames: n.RxFrames.Load(), RxBytes: n.RxBytes.Load(), TxFrames: n.TxFrames.Load(),
 				TxBytes: n.TxBytes.Load(), TxDrops: n.TxDrops.Load(), Errors: n.Errors.Load(),
 				RxDropped: p.port.Stats().RxDropped, Verdicts: map[string]uint64{}}

@@ -141,7 +141,7 @@ func writeHints(w io.Writer, lab string, t *Topology) {
 	}
 	hint(KindFRR, "msee lab exec OPT NODE -- vtysh -c 'show bgp summary'", "the customer's side")
 	hint(KindMSEE, "msee show bgp -d LAB.NODE", "the MSEE's side")
-	hint(KindMSEE, "msee lab exec OPT NODE -- tcpdump -eni eth1", "tags on the wire")
+	hint(KindFRR, "msee lab exec OPT NODE -- tcpdump -eni link1", "tags on the wire")
 	hint(KindHost, "msee lab exec OPT NODE -- bash", "a shell on a host")
 	fmt.Fprintf(w, "  %-62s %s\n", "msee lab diagram", "what there is")
 	fmt.Fprintf(w, "  %-62s %s\n", "tail -F "+labDir(lab)+"/log/*", "all daemons' logs")

@@ -17,6 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The main thread stays in the namespace that the process was started in, which
+// is the one that /proc/PID/ns/net tells: goroutines get other threads.
+func init() { runtime.LockOSThread() }
+
 // Dir is where named namespaces are mounted (iproute2's convention).
 const Dir = "/run/netns"
 

@@ -20,7 +20,7 @@ const module = "msee"
 // import those in rows below its own, and in its own row those to its right.
 var house = [][]string{
 	{"cmd/msee"},
-	{"lab", "lab/internal/strict", "lab/vlanshim", "web"},
+	{"lab", "lab/frr", "lab/vlanshim", "lab/internal/strict", "web"},
 	{"api"},
 	{"edge"},
 	{"config", "circuit"},

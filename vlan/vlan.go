@@ -25,7 +25,7 @@ const MaxHeaderLen = EthLen + 2*TagLen
 // Stack is what stands before the payload of a frame.
 type Stack struct {
 	OuterTPID uint16 // 0 if untagged
-	Outer     uint16 // VLAN identifier of the first tag, 0 if untagged or priority-tagged
+	Outer     uint16 // VLAN identifier of the first tag, 0 if untagged
 	Inner     uint16 // VLAN identifier of the second tag, 0 if there is none
 	Tags      int    // number of tags, 0 to 2
 	EtherType uint16 // of the payload; still a TPID if there are more than two tags
@@ -34,29 +34,30 @@ type Stack struct {
 
 // Parse reads the Ethernet header of b. hiddenTPID and hiddenTCI are an outer
 // tag that the device took off and keeps beside the frame; hiddenTPID is 0 if
-// there is none. It reports false if b is too short for what it announces.
+// there is none. A priority tag, of VLAN 0, is no tag (802.1Q-2022 §6.9). It
+// reports false if b is too short for what it announces.
 func Parse(b []byte, hiddenTPID, hiddenTCI uint16) (s Stack, ok bool) {
 	if len(b) < EthLen {
 		return s, false
 	}
 	s.EtherType = binary.BigEndian.Uint16(b[12:])
 	s.Len = EthLen
-	if hiddenTPID != 0 {
-		s.OuterTPID, s.Outer, s.Tags = hiddenTPID, vid(hiddenTCI), 1
+	if id := vid(hiddenTCI); hiddenTPID != 0 && id != 0 {
+		s.OuterTPID, s.Outer, s.Tags = hiddenTPID, id, 1
 	}
 	for s.Tags < 2 && isTPID(s.EtherType) {
 		if len(b) < s.Len+TagLen {
 			return s, false
 		}
-		id := vid(binary.BigEndian.Uint16(b[s.Len:]))
-		if s.Tags == 0 {
-			s.OuterTPID, s.Outer = s.EtherType, id
-		} else {
-			s.Inner = id
+		switch id := vid(binary.BigEndian.Uint16(b[s.Len:])); {
+		case id == 0:
+		case s.Tags == 0:
+			s.OuterTPID, s.Outer, s.Tags = s.EtherType, id, 1
+		default:
+			s.Inner, s.Tags = id, 2
 		}
 		s.EtherType = binary.BigEndian.Uint16(b[s.Len+2:])
 		s.Len += TagLen
-		s.Tags++
 	}
 	return s, true
 }

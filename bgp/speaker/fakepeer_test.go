@@ -179,7 +179,7 @@ func TestStuckPeer(t *testing.T) {
 	e.Advertise(u)
 	time.Sleep(1500 * time.Millisecond) // for the socket to fill up
 	began := time.Now()
-	e.Reset(c.Name)
+	e.Reset(c.Name, "reset by the test")
 	e.until("session down", 2*time.Second, func() bool { return e.status[c.Name].Flaps == 1 })
 	t.Logf("down after %v", time.Since(began))
 	conn = p.accept()

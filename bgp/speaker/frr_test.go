@@ -232,7 +232,7 @@ func TestManyRoutes(t *testing.T) {
 	e.Advertise(u)
 	eventually(t, "all routes in bgpd", 20*time.Second, func() bool { return f.count("ipv4", v4a) == n })
 	t.Logf("%d routes out, session up before: %v", n, time.Since(began))
-	e.Reset(c.Name)
+	e.Reset(c.Name, "reset by the test")
 	e.until("flap", 5*time.Second, func() bool { return e.status[c.Name].Flaps == 1 })
 	e.untilState(c.Name, bgp.StateEstablished, 20*time.Second)
 	began = time.Now()

@@ -50,7 +50,7 @@ func TestPair(t *testing.T) {
 	a.Advertise(bgp.Update{Session: ca[0].Name, Withdraw: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}})
 	b.until("withdrawal", 5*time.Second, func() bool { return len(b.rib[cb[0].Name]) == 1 })
 
-	a.Reset(ca[0].Name)
+	a.Reset(ca[0].Name, "reset by the test")
 	b.until("flap", 5*time.Second, func() bool { return b.status[cb[0].Name].Flaps == 1 })
 	a.untilState(ca[0].Name, bgp.StateEstablished, 10*time.Second)
 	b.untilState(cb[0].Name, bgp.StateEstablished, 10*time.Second)

@@ -73,8 +73,10 @@ func (p *process) obey(conn net.Conn) error {
 		if c.Configure {
 			p.configure(c.Sessions)
 		}
-		if s := p.sessions[c.Reset]; s != nil {
-			s.reset()
+		if c.Reset != nil {
+			if s := p.sessions[c.Reset.Session]; s != nil {
+				s.reset(c.Reset.Why)
+			}
 		}
 		if c.Routes == nil {
 			continue

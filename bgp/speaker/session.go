@@ -152,8 +152,8 @@ func (s *session) offer(c *conn) {
 	}
 }
 
-func (s *session) reset() {
-	s.post(func() { s.restart(ceaseReset, "reset by the operator", 0) })
+func (s *session) reset(why string) {
+	s.post(func() { s.restart(ceaseReset, why, 0) })
 }
 
 func (s *session) run(ctx context.Context) {

@@ -68,7 +68,7 @@ type Speaker struct {
 	sessions  map[string]bgp.SessionConfig
 	routes    map[string]map[netip.Prefix]*bgp.Attrs // Adj-RIB-Outs
 	configure bool                                   // sessions changed
-	resets    []string
+	resets    []reset
 	dirty     map[string]map[netip.Prefix]struct{} // of routes
 }
 
@@ -119,9 +119,15 @@ func (s *Speaker) Wait() { <-s.done }
 func (s *Speaker) Configure(sessions []bgp.SessionConfig) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	was := s.sessions
 	s.sessions = make(map[string]bgp.SessionConfig, len(sessions))
 	for _, c := range sessions {
 		s.sessions[c.Name] = c
+		if _, ok := was[c.Name]; !ok && len(s.routes[c.Name]) > 0 {
+			// Advertised before: the process may have been told already, when
+			// it did not know the session.
+			s.dirty[c.Name] = keys(s.routes[c.Name])
+		}
 	}
 	for name, routes := range s.routes {
 		if _, ok := s.sessions[name]; ok {
@@ -171,13 +177,14 @@ func equal(a, b *bgp.Attrs) bool {
 		slices.Equal(a.ASPath, b.ASPath) && slices.Equal(a.Communities, b.Communities)
 }
 
-// Reset ends a session with a Cease (administrative reset); it comes up again
-// by itself.
-func (s *Speaker) Reset(session string) {
+// Reset ends a session with a Cease (administrative reset), for the reason that
+// why tells an operator; it comes up again by itself.
+func (s *Speaker) Reset(session, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.sessions[session]; ok && !slices.Contains(s.resets, session) {
-		s.resets = append(s.resets, session)
+	waits := slices.ContainsFunc(s.resets, func(r reset) bool { return r.Session == session })
+	if _, ok := s.sessions[session]; ok && !waits {
+		s.resets = append(s.resets, reset{session, why})
 		s.wakeUp()
 	}
 }
@@ -322,7 +329,7 @@ func (s *Speaker) nextCommand() (*command, bool) {
 		return c, true
 	}
 	if len(s.resets) > 0 {
-		c := &command{Reset: s.resets[0]}
+		c := &command{Reset: &s.resets[0]}
 		s.resets = s.resets[1:]
 		return c, true
 	}

@@ -17,9 +17,12 @@ import (
 type command struct {
 	Configure bool // Sessions is the whole wanted list
 	Sessions  []bgp.SessionConfig
-	Reset     string // name of a session
+	Reset     *reset
 	Routes    *routes
 }
+
+// reset ends a session, for a reason in words.
+type reset struct{ Session, Why string }
 
 // report goes from the speaker to the edge; exactly one field is set.
 type report struct {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -51,6 +52,8 @@ func load(kind config.Kind, path string) (*config.Device, error) {
 
 func daemon(kind config.Kind, path, instance string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
 	dev, err := load(kind, path)
 	if err != nil {
 		return err
@@ -58,6 +61,11 @@ func daemon(kind config.Kind, path, instance string) error {
 	if instance == "" {
 		instance = dev.Name
 	}
+	claim, err := api.Claim(instance)
+	if err != nil {
+		return err
+	}
+	defer claim.Release()
 	// Workers hold a thread each and may keep it busy: leave as many
 	// processors to the rest as there are.
 	runtime.GOMAXPROCS(runtime.NumCPU() + len(dev.Ports))
@@ -70,14 +78,17 @@ func daemon(kind config.Kind, path, instance string) error {
 		return err
 	}
 	defer e.Stop()
+	var reloading sync.Mutex // the file that was read last is the one applied last
 	reload := func() ([]config.Change, error) {
+		reloading.Lock()
+		defer reloading.Unlock()
 		dev, err := load(kind, path)
 		if err != nil {
 			return nil, err
 		}
 		return e.Apply(dev)
 	}
-	server, err := api.Listen(instance, e, reload, log)
+	server, err := api.Listen(claim, e, reload, log)
 	if err != nil {
 		return err
 	}
@@ -86,8 +97,6 @@ func daemon(kind config.Kind, path, instance string) error {
 	go func() { failed <- server.Serve() }() // ends by server.Close
 	log.Info("running", "instance", instance, "kind", kind, "pid", os.Getpid())
 
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
 	for {
 		select {
 		case err := <-failed:

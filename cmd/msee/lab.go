@@ -23,7 +23,8 @@ type labOptions struct {
 }
 
 func labCommand() *cobra.Command {
-	c := &cobra.Command{Use: "lab", Short: "Build topologies of network namespaces around MSEEs"}
+	c := &cobra.Command{Use: "lab", Short: "Build topologies of network namespaces around MSEEs", Args: onlySubcommands,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.Long = c.Short + ".\n\nTopologies that come with msee: " + strings.Join(lab.Topologies(), ", ") +
 		". A YAML file of your own does as well."
 	c.AddCommand(labUp(), labDown(), labStatus(), labCheck(), labExec(), labDiagram())

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"github.com/spf13/cobra"
 )
@@ -21,10 +20,6 @@ var version = "unknown"
 type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
-
-// The main thread stays what it was started as: namespaces are entered on
-// others (package netns), and /proc/PID/ns/net tells the process's own.
-func init() { runtime.LockOSThread() }
 
 func main() {
 	root := &cobra.Command{

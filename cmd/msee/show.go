@@ -52,7 +52,8 @@ func orNone(names []string) string {
 func showCommand() *cobra.Command {
 	var device string
 	var asJSON bool
-	show := &cobra.Command{Use: "show", Short: "Look inside running devices"}
+	show := &cobra.Command{Use: "show", Short: "Look inside running devices", Args: onlySubcommands,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	show.PersistentFlags().StringVarP(&device, "device", "d", "", "instance, or its last part (msee1 for default.msee1); default: all that run")
 	show.PersistentFlags().BoolVar(&asJSON, "json", false, "print JSON: an object with a list per instance")
 
@@ -94,6 +95,15 @@ func showCommand() *cobra.Command {
 	return show
 }
 
+// onlySubcommands refuses a word that is none of the command's: cobra would
+// print its help and succeed.
+func onlySubcommands(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s knows no %q; see %s --help", c.CommandPath(), args[0], c.CommandPath())
+	}
+	return nil
+}
+
 // printer gives a table printer for T the shape that fits all.
 func printer[T any](print func(io.Writer, T) error) func(io.Writer, any) error {
 	return func(w io.Writer, v any) error { return print(w, v.(T)) }
@@ -124,33 +134,58 @@ func showAll(w io.Writer, clients []*api.Client, asJSON bool, get func(*api.Clie
 	if !asJSON {
 		return nil
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(answers)
+	return printJSON(w, answers)
 }
 
 func reloadCommand() *cobra.Command {
 	var device string
-	c := &cobra.Command{Use: "reload", Short: "Make running devices read their configuration file again", Args: cobra.NoArgs,
-		Long: "Make running devices read their configuration file again and apply what has changed.\n" +
+	var all, asJSON bool
+	c := &cobra.Command{Use: "reload", Short: "Make a running device read its configuration file again", Args: cobra.NoArgs,
+		Long: "Make a running device read its configuration file again and apply what has changed.\n" +
 			"What has not changed loses no packet and no session; a file with faults changes nothing.",
 		RunE: func(*cobra.Command, []string) error {
 			clients, err := devices(device)
 			if err != nil {
 				return err
 			}
-			for _, c := range clients {
-				result, err := c.Reload()
-				if err != nil {
-					return fmt.Errorf("%s: %w", c.Instance, err)
-				}
-				fmt.Printf("%s: %d changes\n", c.Instance, len(result.Changes))
-				for _, ch := range result.Changes {
-					fmt.Printf("  %s\n", ch)
-				}
+			if len(clients) > 1 && !all {
+				return fmt.Errorf("several devices run: name one with -d, or --all (%s)", orNone(api.Instances()))
 			}
-			return nil
+			return reloadAll(clients, asJSON)
 		}}
-	c.Flags().StringVarP(&device, "device", "d", "", "instance, or its last part; default: all that run")
+	c.Flags().StringVarP(&device, "device", "d", "", "instance, or its last part; default: the one that runs")
+	c.Flags().BoolVar(&all, "all", false, "every device that runs")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON: an object with the changes per instance")
 	return c
+}
+
+// reloadAll reloads each device, also after one has refused.
+func reloadAll(clients []*api.Client, asJSON bool) error {
+	var failed error
+	done := map[string]api.ReloadResult{}
+	for _, c := range clients {
+		result, err := c.Reload()
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", c.Instance, err))
+			continue
+		}
+		done[c.Instance] = result
+		if asJSON {
+			continue
+		}
+		fmt.Printf("%s: %d changes\n", c.Instance, len(result.Changes))
+		for _, ch := range result.Changes {
+			fmt.Printf("  %s\n", ch)
+		}
+	}
+	if asJSON {
+		failed = errors.Join(failed, printJSON(os.Stdout, done))
+	}
+	return failed
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }

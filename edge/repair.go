@@ -1,0 +1,118 @@
+package edge
+
+import (
+	"net"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+
+	"msee/bgp"
+	"msee/config"
+	"msee/dataplane"
+)
+
+// What others do to a device's links and TAPs, and what it does about it.
+
+// States of a port's link.
+const (
+	linkUp   = "up"
+	linkDown = "down"
+	linkGone = "gone" // removed, or made anew under the same name
+)
+
+// watchLinks has the kernel tell the control loop when a link changes.
+func (e *Edge) watchLinks() error {
+	return netlink.LinkSubscribe(e.links, e.stop)
+}
+
+// checkLinks looks at the link of each port. With a link, its sessions go (the
+// peer cannot be reached, whatever the hold timer says); a device that was made
+// anew is opened again.
+func (e *Edge) checkLinks() {
+	again := false
+	for _, p := range e.ports {
+		state := p.linkState()
+		if state == p.link {
+			continue
+		}
+		e.log.Warn("link", "port", p.cfg.Name, "device", p.cfg.Device, "was", p.link, "is", state)
+		p.link = state
+		if state != linkUp {
+			e.dropPort(p)
+		}
+		again = again || state == linkGone
+	}
+	if again || slices.ContainsFunc(e.device.Ports, func(c config.Port) bool { return e.ports[c.Name].link == linkGone }) {
+		e.reopen()
+	}
+}
+
+// linkState looks at a port's device.
+func (p *portState) linkState() string {
+	link, err := net.InterfaceByName(p.port.Name())
+	switch {
+	case err != nil || link.Index != p.ifindex:
+		return linkGone
+	case link.Flags&net.FlagRunning == 0:
+		return linkDown
+	default:
+		return linkUp
+	}
+}
+
+// dropPort takes down the sessions behind a port.
+func (e *Edge) dropPort(p *portState) {
+	for name, s := range e.sessions {
+		sub := s.vrf.subs[s.cfg.Subinterface]
+		if sub == nil || sub.port != p || s.status.State != bgp.StateEstablished {
+			continue
+		}
+		e.ribChanged(s.vrf, s.vrf.rib.Down(name))
+		e.speaker.Reset(name, "the link of port "+p.cfg.Name+" ("+p.cfg.Device+") is "+p.link)
+	}
+}
+
+// reopen tries to open the ports anew whose devices were removed, if there are
+// such devices now.
+func (e *Edge) reopen() {
+	for _, c := range e.device.Ports {
+		if e.ports[c.Name].link != linkGone {
+			continue
+		}
+		if _, err := net.InterfaceByName(c.Device); err != nil {
+			return // not all are there yet
+		}
+	}
+	e.incomplete = true
+	if err := e.apply(e.device); err != nil {
+		e.log.Error("open ports again", "err", err)
+		return
+	}
+	e.log.Info("ports opened again")
+}
+
+// remakeTap makes a subinterface's TAP anew, which somebody has deleted.
+func (e *Edge) remakeTap(lost *dataplane.Subinterface) {
+	for _, v := range e.vrfs {
+		for _, s := range v.subs {
+			if s.dp != lost {
+				continue
+			}
+			t, err := v.kernel.newTap(s.cfg, s.port.port.MAC())
+			if err != nil {
+				e.log.Error("make TAP anew", "interface", s.cfg.Name, "err", err)
+				return
+			}
+			old := s.tap
+			s.tap, s.punt = t, dataplane.NewPunt(t.fd)
+			s.configure(s.cfg, s.port, s.dp.Counters)
+			e.rebuild(v)
+			v.fwd.commit()
+			e.publishSnapshot(e.portTables())
+			e.engine.Sync()
+			old.device.Close()
+			e.log.Info("made TAP anew", "interface", s.cfg.Name)
+			return
+		}
+	}
+}

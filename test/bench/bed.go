@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"msee/api"
+	"msee/lab"
+	"msee/netns"
+)
+
+//go:embed testdata/*.yaml
+var topologies embed.FS
+
+// labName is the bed's name as a lab: `msee lab down bench` removes it if the
+// bench was killed.
+const labName = "bench"
+
+// The bed's nodes, as in testdata.
+const (
+	customer = labName + ".cust"
+	router   = labName + ".rtr"
+	vnet     = labName + ".vnet"
+)
+
+// path is how traffic goes from customer to vnet on a side: the addresses
+// choose it, as both are always there.
+type path struct{ from, to string }
+
+var paths = map[side]path{
+	subject:  {"10.1.0.10", "10.100.1.10"}, // tagged, routes learned by BGP
+	baseline: {"10.61.0.1", "10.62.0.1"},   // untagged, static routes
+}
+
+// The links that the router forwards between, and its addresses for the kernel.
+var links = []struct{ node, device, address string }{
+	{customer, "eth1", ""},
+	{router, "eth1", "10.61.0.254/24"},
+	{router, "eth2", "10.62.0.254/24"},
+	{vnet, "eth1", ""},
+}
+
+// MTUs of the links: room for tags, or the same for the untagged addresses as
+// the subinterfaces have.
+const (
+	taggedMTU   = 9000
+	untaggedMTU = 1500
+)
+
+// bed is a lab of one router between two FRRs. The router is msee or the kernel.
+type bed struct {
+	name string
+	msee string // executable
+	side side   // in use
+}
+
+// enterBed makes sure that the bed called name is up, and no other.
+func (b *bench) enterBed(ctx context.Context, name string) error {
+	if b.bed != nil && b.bed.name == name {
+		return nil
+	}
+	if err := b.leaveBed(ctx); err != nil || name == "" {
+		return err
+	}
+	file := "testdata/" + name + ".yaml"
+	text, err := topologies.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	t, err := lab.Parse(file, text)
+	if err != nil {
+		return err
+	}
+	b.bed = &bed{name: name, msee: b.msee, side: subject}
+	return lab.Up(ctx, t, lab.Options{Name: labName, Binary: b.msee, Force: true, Progress: b.progress})
+}
+
+// leaveBed removes the bed that is up, if any.
+func (b *bench) leaveBed(ctx context.Context) error {
+	if b.bed == nil {
+		return nil
+	}
+	b.bed = nil
+	return lab.Down(ctx, labName)
+}
+
+// use makes s the router. The MSEE is not there while the kernel forwards: its
+// rings and its filter would be in the way. So each of its runs is of a fresh
+// start, and the median one over starts.
+func (d *bed) use(ctx context.Context, s side) error {
+	if d.side != s {
+		var err error
+		if s == baseline {
+			err = errors.Join(d.stopMSEE(), d.kernel(true))
+		} else {
+			err = errors.Join(d.kernel(false), d.startMSEE())
+		}
+		if err != nil {
+			return err
+		}
+		d.side = s
+	}
+	return d.await(ctx)
+}
+
+// stopTimeout is how long an MSEE may take to end.
+const stopTimeout = 10 * time.Second
+
+func (d *bed) stopMSEE() error {
+	pid, err := d.pid()
+	if err != nil {
+		return err
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("stop msee: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil {
+		return fmt.Errorf("stop msee: %w", err)
+	}
+	for deadline := time.Now().Add(stopTimeout); ; {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return fmt.Errorf("stop msee: process %d does not end", pid)
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		if n == 1 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("stop msee: %w", err)
+		}
+	}
+}
+
+// startMSEE starts it as the lab did.
+func (d *bed) startMSEE() error {
+	dir := filepath.Join(lab.RunDir, "lab", labName)
+	log, err := os.OpenFile(filepath.Join(dir, "log", "rtr.edge.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return fmt.Errorf("start msee: %w", err)
+	}
+	defer log.Close()
+	cmd := exec.Command(d.msee, "edge", "--config", filepath.Join(dir, "conf", "rtr.yaml"), "--instance", router)
+	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for us
+	if err := netns.Do(router, cmd.Start); err != nil {
+		return fmt.Errorf("start msee: %w", err)
+	}
+	go cmd.Wait() // only so that it is no zombie
+	return nil
+}
+
+// pid asks the MSEE who it is.
+func (d *bed) pid() (int, error) {
+	status, err := api.NewClient(router).Device()
+	return status.PID, err
+}
+
+// kernel makes the router's kernel forward, or puts things back.
+func (d *bed) kernel(on bool) error {
+	mtu, forwarding := taggedMTU, "0"
+	if on {
+		mtu, forwarding = untaggedMTU, "1"
+	}
+	for _, l := range links {
+		if err := netns.Do(l.node, func() error { return setLink(l.device, l.address, mtu, on) }); err != nil {
+			return fmt.Errorf("set up kernel forwarding: %s of %s: %w", l.device, l.node, err)
+		}
+	}
+	err := netns.Do(router, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(forwarding), 0)
+	})
+	if err != nil {
+		return fmt.Errorf("set up kernel forwarding: %w", err)
+	}
+	return nil
+}
+
+func setLink(device, address string, mtu int, on bool) error {
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetMTU(link, mtu); err != nil || address == "" {
+		return err
+	}
+	addr, err := netlink.ParseAddr(address)
+	if err != nil {
+		return err
+	}
+	if on {
+		return netlink.AddrReplace(link, addr)
+	}
+	if err := netlink.AddrDel(link, addr); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return err
+	}
+	return nil
+}
+
+// awaitTimeout is how long sessions and neighbours may take after a start.
+const awaitTimeout = 60 * time.Second
+
+// await returns when packets go both ways.
+func (d *bed) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
+	defer cancel()
+	p := paths[d.side]
+	for {
+		out, err := output(ctx, customer, "ping", "-n", "-c", "1", "-W", "1", "-I", p.from, p.to)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("wait for %s to answer: %w: %s", p.to, ctx.Err(), lastLine(out))
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// ingress returns the frames and octets that have entered the router by the
+// device that the data comes in by: the customer's, or the core's in reverse.
+// The MSEE counts them itself.
+func (d *bed) ingress(reverse bool) (frames, octets uint64, err error) {
+	device, port := "eth1", "cust"
+	if reverse {
+		device, port = "eth2", "core"
+	}
+	if d.side == baseline {
+		return linkReceived(router, device)
+	}
+	ports, err := api.NewClient(router).Ports()
+	for _, p := range ports {
+		if p.Name == port {
+			return p.RxFrames, p.RxBytes, nil
+		}
+	}
+	return 0, 0, errors.Join(fmt.Errorf("read counters: msee has no port %s", port), err)
+}
+
+// drops returns what the MSEE lost for want of room, in and out.
+func (d *bed) drops() (lost uint64, err error) {
+	ports, err := api.NewClient(router).Ports()
+	for _, p := range ports {
+		lost += p.RxDropped + p.TxDrops
+	}
+	return lost, err
+}
+
+// linkReceived reads a device's own counters.
+func linkReceived(node, device string) (frames, octets uint64, err error) {
+	err = netns.Do(node, func() error {
+		link, err := netlink.LinkByName(device)
+		if err != nil {
+			return err
+		}
+		s := link.Attrs().Statistics
+		frames, octets = s.RxPackets, s.RxBytes
+		return nil
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("read counters: %s of %s: %w", device, node, err)
+	}
+	return frames, octets, nil
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+
+	"msee/netns"
+)
+
+// output runs a command in a node and returns what it printed, also if it
+// failed.
+func output(ctx context.Context, node string, argv ...string) ([]byte, error) {
+	var out bytes.Buffer
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := netns.Do(node, cmd.Start)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		return out.Bytes(), fmt.Errorf("run %s: %w", argv[0], err)
+	}
+	return out.Bytes(), nil
+}
+
+func lastLine(out []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return lines[len(lines)-1]
+}
+
+// iperf runs iperf3 from the customer to the VNet, on the addresses of p, for
+// that many seconds, with a server of its own.
+func iperf(ctx context.Context, p path, seconds int, args ...string) (*iperfReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds+20)*time.Second)
+	defer cancel()
+	server := exec.CommandContext(ctx, "iperf3", "-s", "-1", "-B", p.to)
+	if err := netns.Do(vnet, server.Start); err != nil {
+		return nil, fmt.Errorf("start iperf3 server: %w", err)
+	}
+	defer server.Wait() // killed by cancel, if it still waits for a client
+	defer cancel()
+	argv := append([]string{"iperf3", "-J", "-c", p.to, "-B", p.from, "-t", fmt.Sprint(seconds)}, args...)
+	for {
+		out, runErr := output(ctx, customer, argv...)
+		report, err := parseIperf(out)
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case errors.Is(err, errRefused): // the server does not listen yet
+			time.Sleep(20 * time.Millisecond)
+		case err != nil || runErr != nil:
+			return nil, errors.Join(err, runErr)
+		default:
+			return report, nil
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package main
+
+import "context"
+
+// row is one line of the results: what is measured, and against what.
+type row struct {
+	name, unit string
+	// smaller says that a smaller value is better. The ratio is turned over
+	// then, so that a larger one always is.
+	smaller bool
+	// baseline names what the subject is compared with. If target is not 0, it
+	// is that value, and nothing is measured for it.
+	baseline string
+	target   float64
+	// bed is the topology (testdata/BED.yaml) that the row needs, "" for none.
+	bed string
+	// measure makes one run.
+	measure func(ctx context.Context, b *bench, s side) (reading, error)
+}
+
+// side is which of the two a run measures.
+type side int
+
+const (
+	subject side = iota
+	baseline
+)
+
+// reading is what one run measured.
+type reading struct {
+	value float64 // in the row's unit
+	// extra is what explains the value; its keys go into the results.
+	extra map[string]float64
+}
+
+// kernelForwarding is the Linux kernel's own forwarding between untagged
+// addresses on the same links: no tags to handle is an advantage it keeps.
+const kernelForwarding = "kernel_forwarding"
+
+// rows returns all rows in the order of measurement: those of a bed together.
+func rows() []*row {
+	tcpRow := func(name, bed string, flow tcp) *row {
+		return &row{name: name, unit: "Gb/s", baseline: kernelForwarding, bed: bed, measure: flow.measure}
+	}
+	lookup := func(name, pkg, bench string) *row {
+		return &row{name: name, unit: "ns", smaller: true, baseline: "bart_table",
+			measure: goBench{pkg: pkg, bench: bench, unit: "ns/op", sides: [2]string{"fib", "bart_table"}}.measure}
+	}
+	return []*row{
+		{name: "pipeline_dot1q_10k_ns", unit: "ns", smaller: true, baseline: "target", target: 50,
+			measure: goBench{pkg: "msee/dataplane", bench: "PipelineDot1Q10k", unit: "ns/frame"}.measure},
+		lookup("lookup4_10k_ns", "msee/dataplane/fib", "Lookup4/10k"),
+		lookup("lookup4_200k_ns", "msee/dataplane/fib", "Lookup4/200k"),
+		lookup("lookup4_1m_ns", "msee/dataplane/fib", "Lookup4/1m"),
+		lookup("lookup6_10k_ns", "msee/dataplane/fib", "Lookup6/10k"),
+
+		tcpRow("tcp1_dot1q_fwd", "dot1q", tcp{flows: 1}),
+		tcpRow("tcp1_dot1q_rev", "dot1q", tcp{flows: 1, reverse: true}),
+		tcpRow("tcp4_dot1q_fwd", "dot1q", tcp{flows: 4}),
+		tcpRow("tcp4_dot1q_rev", "dot1q", tcp{flows: 4, reverse: true}),
+		{name: "udp1400_dot1q", unit: "Mpps", baseline: kernelForwarding, bed: "dot1q", measure: udp{octets: 1400}.measure},
+		{name: "ping_idle_p50", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q", measure: pingIdle},
+		{name: "idle_cpu_percent", unit: "%", smaller: true, baseline: "target", target: 2, bed: "dot1q", measure: idleCPU},
+
+		tcpRow("tcp1_qinq_fwd", "qinq", tcp{flows: 1}),
+	}
+}
+
+func rowNames() []string {
+	var names []string
+	for _, r := range rows() {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+// sides are those of a row that are measured.
+func (r *row) sides() []side {
+	if r.target != 0 {
+		return []side{subject}
+	}
+	return []side{subject, baseline}
+}
+
+// label names a side.
+func (r *row) label(s side) string {
+	if s == subject {
+		return "msee"
+	}
+	return r.baseline
+}
+
+// ratio compares values so that larger is better for us; 0 if that says nothing.
+func (r *row) ratio(ours, theirs float64) float64 {
+	if r.smaller {
+		ours, theirs = theirs, ours
+	}
+	if theirs == 0 {
+		return 0
+	}
+	return ours / theirs
+}

@@ -1,0 +1,186 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"msee/bgp"
+	"msee/edge"
+)
+
+// holdTime is what the topologies negotiate.
+const holdTime = 10 * time.Second
+
+// The probes of failover tests: as many flows as make sure that both MSEEs
+// have some, each way.
+const (
+	probeFlows = 16
+	probeRate  = 100 // per second
+)
+
+// startProbes sends from on-premises to the VM by both MSEEs.
+func startProbes(l *testLab) *probe {
+	l.t.Helper()
+	// By default Linux chooses among equal paths by addresses alone.
+	for _, node := range []string{"ce", "vm"} {
+		l.exec(node, "sysctl", "-qw", "net.ipv4.fib_multipath_hash_policy=1")
+	}
+	p := l.startProbe("onprem", "vm", "10.100.1.10", probeFlows, probeRate)
+	p.healthy(l.t, 20*time.Second)
+	return p
+}
+
+// TestFailover ends each MSEE in turn and wants the other to carry its traffic,
+// and the first to have its share again when it is back.
+func TestFailover(t *testing.T) {
+	l := startLab(t, topology(t, "default"), "gw0", "gw1")
+	p := startProbes(l)
+	for _, node := range []string{"msee1", "msee2"} {
+		ok := t.Run("kill "+node, func(t *testing.T) {
+			l := l.in(t)
+			// Nobody is told; the peers find out when the hold time is over.
+			x, command := killAndRecover(l, p, node, syscall.SIGKILL, holdTime+10*time.Second)
+			if x.lost == 0 {
+				t.Errorf("no probe was lost: %s had no traffic", node)
+			}
+			if x.outage() > holdTime+3*time.Second {
+				t.Errorf("%v; want all within the hold time of %v", x, holdTime)
+			}
+			comesBack(t, l, p, node, command)
+		})
+		if !ok {
+			return
+		}
+	}
+	t.Run("stop msee1", func(t *testing.T) {
+		l := l.in(t)
+		x, command := killAndRecover(l, p, "msee1", syscall.SIGTERM, 10*time.Second)
+		if x.outage() > time.Second || x.lost > probeRate {
+			t.Errorf("after SIGTERM: %v; want less than a second", x)
+		}
+		// A Cease, not a timer, has told the CE.
+		out := l.vtysh("ce", "show bgp neighbors 192.168.15.18")
+		if !strings.Contains(out, "Cease") {
+			t.Errorf("the CE has not received a Cease:\n%s", out)
+		}
+		comesBack(t, l, p, "msee1", command)
+	})
+}
+
+// killAndRecover ends a device and waits until all probes are answered again.
+func killAndRecover(l *testLab, p *probe, node string, sig syscall.Signal, within time.Duration) (losses, []string) {
+	l.t.Helper()
+	begin := p.now()
+	command := l.kill(node, sig)
+	p.healthy(l.t, within)
+	x := p.since(l.t, begin)
+	l.t.Logf("%s of %s: %v", sig, node, x)
+	return x, command
+}
+
+// comesBack starts a device again and wants it to forward as before.
+func comesBack(t *testing.T, l *testLab, p *probe, node string, command []string) {
+	t.Helper()
+	begin := p.now()
+	l.start(node, command...)
+	l.awaitSessions(30*time.Second, "msee1", "msee2", "gw0", "gw1")
+	l.awaitRoutes("gw0", "gw1")
+	eventually(t, 20*time.Second, node+" has traffic again", func() error {
+		for _, port := range show[edge.PortStatus](l, node, "ports") {
+			if n := port.Verdicts["transmit"]; n < probeRate {
+				return fmt.Errorf("port %s forwarded %d frames", port.Name, n)
+			}
+		}
+		return nil
+	})
+	p.healthy(t, 10*time.Second)
+	x := p.since(t, begin)
+	t.Logf("return of %s: %v", node, x)
+	if x.outage() > time.Second {
+		t.Errorf("return of %s: %v; want less than a second", node, x)
+	}
+}
+
+// TestSpeakerCrash ends the BGP process of an MSEE: forwarding must not depend
+// on it.
+func TestSpeakerCrash(t *testing.T) {
+	l := startLab(t, topology(t, "default"), "gw0", "gw1")
+	// The peers see their sessions end and withdraw the routes. Beside them,
+	// this one keeps sending by msee1 what it has for the VM.
+	l.exec("ce", "ip", "route", "add", "10.100.1.10/32", "via", "192.168.15.18")
+	p := startProbes(l)
+	pid := l.pid("msee1")
+	speaker := speakerOf(t, pid)
+	began, begin := time.Now(), p.now()
+	if err := syscall.Kill(speaker, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "another speaker", func() error {
+		now, err := findSpeaker(pid)
+		if err == nil && now == speaker {
+			err = fmt.Errorf("it is still process %d", speaker)
+		}
+		return err
+	})
+	l.awaitSessions(30*time.Second, "msee1", "msee2", "gw0", "gw1")
+	l.awaitRoutes("gw0", "gw1")
+	t.Logf("sessions are back after %v", time.Since(began).Round(time.Millisecond))
+	p.healthy(t, 10*time.Second)
+	x := p.since(t, begin)
+	t.Logf("%v", x)
+	if x.lost > 0 {
+		t.Errorf("a crash of the speaker lost frames: %v", x)
+	}
+	if now := l.pid("msee1"); now != pid {
+		t.Errorf("msee1 is process %d now, it was %d", now, pid)
+	}
+	for _, s := range show[edge.SessionStatus](l, "msee1", "bgp") {
+		if s.State != bgp.StateEstablished || s.Since.Before(began) {
+			t.Errorf("session %s: %s since %v; want it new", s.Session, s.State, s.Since)
+		}
+	}
+	eventually(t, 20*time.Second, "no stale routes", func() error {
+		for _, r := range show[edge.RouteStatus](l, "msee1", "routes") {
+			for _, path := range r.Paths {
+				if path.Stale {
+					return fmt.Errorf("%s by %s is stale", r.Prefix, path.NextHop)
+				}
+			}
+		}
+		return nil
+	})
+	deviceRoutes(t, l)
+}
+
+func speakerOf(t *testing.T, pid int) int {
+	t.Helper()
+	child, err := findSpeaker(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return child
+}
+
+// findSpeaker returns the child of a device's process that speaks BGP.
+func findSpeaker(pid int) (int, error) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, task := range tasks {
+		children, _ := os.ReadFile(task) // the thread may have ended
+		for _, c := range strings.Fields(string(children)) {
+			line, _ := os.ReadFile("/proc/" + c + "/cmdline")
+			if strings.Contains(string(line), "\x00speaker") {
+				return strconv.Atoi(c)
+			}
+		}
+	}
+	return 0, fmt.Errorf("process %d has no speaker", pid)
+}
