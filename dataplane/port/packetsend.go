@@ -195,9 +195,12 @@ func (s *packetSender) Close() error {
 	return errors.Join(errs...)
 }
 
-// sendmmsg sends msgs in order and returns how many left.
+// sendmmsg sends msgs in order and returns how many left. The call does not
+// block, so the scheduler need not know of it: told, it takes the processor
+// away from calls of more than 20 µs, which those with superframes are, and its
+// watcher never sleeps.
 func sendmmsg(fd int, msgs []unix.Mmsghdr) (int, unix.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])),
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])),
 		uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0, errno
