@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -134,16 +135,17 @@ func writeHints(w io.Writer, lab string, t *Topology) {
 	if lab != DefaultTopology {
 		option = "--lab " + lab + " "
 	}
+	print := func(command, what string) { fmt.Fprintf(w, "  %-66s %s\n", command, what) }
 	hint := func(kind Kind, command, what string) {
 		if node := first[kind]; node != "" {
-			fmt.Fprintf(w, "  %-62s %s\n", strings.NewReplacer("NODE", node, "LAB", lab, "OPT ", option).Replace(command), what)
+			print(strings.NewReplacer("MSEE", os.Args[0], "NODE", node, "LAB", lab, "OPT ", option).Replace(command), what)
 		}
 	}
-	hint(KindFRR, "msee lab exec OPT NODE -- vtysh -c 'show bgp summary'", "the customer's side")
-	hint(KindMSEE, "msee show bgp -d LAB.NODE", "the MSEE's side")
-	hint(KindFRR, "msee lab exec OPT NODE -- tcpdump -eni link1", "tags on the wire")
-	hint(KindHost, "msee lab exec OPT NODE -- bash", "a shell on a host")
-	fmt.Fprintf(w, "  %-62s %s\n", "msee lab diagram", "what there is")
-	fmt.Fprintf(w, "  %-62s %s\n", "tail -F "+labDir(lab)+"/log/*", "all daemons' logs")
-	fmt.Fprintf(w, "  %-62s %s\n", "msee lab down "+lab, "remove all of it")
+	hint(KindFRR, "MSEE lab exec OPT NODE -- vtysh -c 'show bgp summary'", "the customer's side")
+	hint(KindMSEE, "MSEE show bgp -d LAB.NODE", "the MSEE's side")
+	hint(KindFRR, "MSEE lab exec OPT NODE -- tcpdump -eni link1", "tags on the wire")
+	hint(KindHost, "MSEE lab exec OPT NODE -- bash", "a shell on a host")
+	print(os.Args[0]+" lab diagram "+t.Name, "what there is")
+	print("tail -F "+labDir(lab)+"/log/*", "all daemons' logs")
+	print(os.Args[0]+" lab down "+lab, "remove all of it")
 }
