@@ -22,13 +22,15 @@ type Client struct {
 	http     http.Client
 }
 
-// callTimeout bounds a call; a reload may wait for sessions to say goodbye.
-const callTimeout = 30 * time.Second
+// How long an answer may take; a reload may wait for sessions to say goodbye.
+const (
+	showTimeout   = 5 * time.Second
+	reloadTimeout = 60 * time.Second
+)
 
 // NewClient returns a client of an instance.
 func NewClient(instance string) *Client {
 	c := &Client{Instance: instance}
-	c.http.Timeout = callTimeout
 	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", SocketPath(instance))
 	}}
@@ -77,7 +79,13 @@ func (c *Client) Reload() (v ReloadResult, err error) {
 }
 
 func (c *Client) call(method, path string, v any) error {
-	req, err := http.NewRequest(method, "http://msee/v1/"+path, nil)
+	timeout := showTimeout
+	if method != http.MethodGet {
+		timeout = reloadTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://msee/v1/"+path, nil)
 	if err != nil {
 		return err
 	}
@@ -85,6 +93,9 @@ func (c *Client) call(method, path string, v any) error {
 	if err != nil {
 		if errors.Is(err, os.ErrPermission) {
 			return fmt.Errorf("talk to instance %s: not allowed to open %s; use sudo", c.Instance, SocketPath(c.Instance))
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("instance %s does not answer within %v", c.Instance, timeout)
 		}
 		return fmt.Errorf("talk to instance %s: %w (is it running?)", c.Instance, errors.Unwrap(err))
 	}

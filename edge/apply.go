@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"msee/bgp"
 	"msee/config"
 	"msee/dataplane"
@@ -28,7 +30,8 @@ type portState struct {
 	index    int
 	port     port.Port
 	counters *dataplane.PortCounters
-	ifindex  int    // of the device when it was opened
+	ifindex  int // of the device when it was opened
+	claim    net.Listener
 	link     string // up, down or gone; see checkLinks
 }
 
@@ -150,16 +153,35 @@ func (e *Edge) unmake(m made) {
 // there is none or the device has been made anew since.
 func (e *Edge) openedPort(p config.Port) *portState {
 	for _, ps := range e.ports {
-		if ps.cfg.Device == p.Device && ps.cfg.Type == p.Type && ps.link != linkGone {
+		if ps.cfg.Device == p.Device && ps.cfg.Type == p.Type && !ps.madeAnew() {
 			return ps
 		}
 	}
 	return nil
 }
 
-func (e *Edge) openPort(p config.Port) (*portState, error) {
+// claimDevice takes a device for this process: two of them on one would both
+// answer, and the first to stop would take the other's filter away. An abstract
+// socket is the namespace's, as the device is, and dies with its process.
+func claimDevice(device string) (net.Listener, error) {
+	l, err := net.Listen("unix", "@msee/port/"+device)
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, fmt.Errorf("device %s is in use by another msee, or by another port of this one", device)
+	}
+	return l, err
+}
+
+func (e *Edge) openPort(p config.Port) (_ *portState, err error) {
+	claim, err := claimDevice(p.Device)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			claim.Close()
+		}
+	}()
 	var dev port.Port
-	var err error
 	switch p.Type {
 	case "tap":
 		dev, err = port.OpenTap(port.TapConfig{Name: p.Device})
@@ -169,13 +191,12 @@ func (e *Edge) openPort(p config.Port) (*portState, error) {
 	if err != nil {
 		return nil, err
 	}
-	ps := &portState{cfg: p, index: e.nextPort, port: dev, counters: new(dataplane.PortCounters), link: linkUp}
+	ps := &portState{cfg: p, index: e.nextPort, port: dev, counters: new(dataplane.PortCounters), link: linkUp, claim: claim}
 	if link, err := net.InterfaceByName(dev.Name()); err == nil {
 		ps.ifindex = link.Index
 	}
 	if err := e.engine.AddPort(ps.index, dev); err != nil {
-		e.closePort(ps)
-		return nil, err
+		return nil, errors.Join(err, dev.Close())
 	}
 	e.nextPort++
 	return ps, nil
@@ -185,6 +206,7 @@ func (e *Edge) closePort(p *portState) {
 	if err := p.port.Close(); err != nil {
 		e.log.Error("close port", "port", p.cfg.Name, "err", err)
 	}
+	p.claim.Close()
 }
 
 func (e *Edge) newVRF(c config.VRF) (*vrf, error) {

@@ -254,7 +254,11 @@ func (e *Edge) sessionStatus(st bgp.SessionStatus) {
 	was := s.status.State
 	s.status = st
 	if st.State != was && (st.State == bgp.StateEstablished || was == bgp.StateEstablished) {
-		e.log.Info("BGP session", "session", st.Session, "state", st.State, "reason", st.Reason)
+		attrs := []any{"session", st.Session, "state", st.State}
+		if st.State != bgp.StateEstablished {
+			attrs = append(attrs, "reason", st.Reason)
+		}
+		e.log.Info("BGP session", attrs...)
 	}
 	// StateDown says that the speaker died: what it heard stays in use until
 	// the next one has heard it again (see speakerRestarted).

@@ -2,12 +2,10 @@ package edge
 
 import (
 	"net"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 
 	"msee/bgp"
-	"msee/config"
 	"msee/dataplane"
 )
 
@@ -32,23 +30,43 @@ func (e *Edge) checkLinks() {
 	again := false
 	for _, p := range e.ports {
 		state := p.linkState()
-		if state == p.link {
-			continue
+		if state != p.link {
+			e.log.Warn("link", "port", p.cfg.Name, "device", p.cfg.Device, "was", p.link, "is", state)
+			p.link = state
+			if state != linkUp {
+				e.dropPort(p)
+			}
 		}
-		e.log.Warn("link", "port", p.cfg.Name, "device", p.cfg.Device, "was", p.link, "is", state)
-		p.link = state
-		if state != linkUp {
-			e.dropPort(p)
-		}
-		again = again || state == linkGone
+		again = again || p.madeAnew()
 	}
-	if again || slices.ContainsFunc(e.device.Ports, func(c config.Port) bool { return e.ports[c.Name].link == linkGone }) {
+	if again {
 		e.reopen()
 	}
 }
 
+// madeAnew says whether a port's device was removed and there is another of its
+// name now.
+func (p *portState) madeAnew() bool {
+	if p.link != linkGone {
+		return false
+	}
+	_, err := net.InterfaceByName(p.cfg.Device)
+	return err == nil
+}
+
+// whyDown says in words that a port's link is not up; "" if it is.
+func (p *portState) whyDown() string {
+	if p.link == linkUp {
+		return ""
+	}
+	return "the link of port " + p.cfg.Name + " (" + p.cfg.Device + ") is " + p.link
+}
+
 // linkState looks at a port's device.
 func (p *portState) linkState() string {
+	if p.cfg.Type == "tap" {
+		return linkUp // as long as we hold it, in whatever namespace its end is now
+	}
 	link, err := net.InterfaceByName(p.port.Name())
 	switch {
 	case err != nil || link.Index != p.ifindex:
@@ -68,19 +86,15 @@ func (e *Edge) dropPort(p *portState) {
 			continue
 		}
 		e.ribChanged(s.vrf, s.vrf.rib.Down(name))
-		e.speaker.Reset(name, "the link of port "+p.cfg.Name+" ("+p.cfg.Device+") is "+p.link)
+		e.speaker.Reset(name, p.whyDown())
 	}
 }
 
-// reopen tries to open the ports anew whose devices were removed, if there are
-// such devices now.
+// reopen opens the ports whose devices were made anew.
 func (e *Edge) reopen() {
-	for _, c := range e.device.Ports {
-		if e.ports[c.Name].link != linkGone {
-			continue
-		}
-		if _, err := net.InterfaceByName(c.Device); err != nil {
-			return // not all are there yet
+	for _, p := range e.ports {
+		if p.madeAnew() {
+			p.claim.Close() // the device of that name is to be claimed again
 		}
 	}
 	e.incomplete = true

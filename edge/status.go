@@ -192,6 +192,8 @@ func (e *Edge) Sessions() (rows []SessionStatus, err error) {
 					Accepted: counts.Accepted, Refused: counts.Refused, SessionStatus: s.status}
 				if row.State == bgp.StateEstablished {
 					row.Advertised = counts.Advertised
+				} else if sub := s.vrf.subs[c.Subinterface]; sub != nil && sub.port.whyDown() != "" {
+					row.Reason = sub.port.whyDown() // nearer to the cause than what the speaker sees
 				}
 				rows = append(rows, row)
 			}

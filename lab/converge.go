@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ type survey struct {
 	Tables   []TableState
 	// Missing says, a line each, what keeps the lab from being converged.
 	Missing []string
+	// Silent says, a line each, which Established sessions have told nothing.
+	Silent []string
 	// Dead says, a line each, which daemons have ended.
 	Dead []string
 }
@@ -137,6 +140,8 @@ func (s *survey) device(lab string, n *Node, o *Options) {
 		s.Sessions = append(s.Sessions, x)
 		if x.State != frr.Established && x.State != stateDisabled {
 			s.miss("%s: session to %s (%s) is %s: %s", n.Name, x.Peer, x.VRF, x.State, orUnknown(x.Reason))
+		} else if x.State == frr.Established && x.Received == 0 {
+			s.Silent = append(s.Silent, fmt.Sprintf("%s: nothing learnt from %s (%s)", n.Name, x.Peer, x.VRF))
 		}
 	}
 	if o.Routes == nil {
@@ -160,6 +165,10 @@ func orUnknown(reason string) string {
 	return reason
 }
 
+// silentFor is how long a lab that has all else waits for a first route of each
+// session of a daemon's: most peers have one to tell, but need not.
+const silentFor = 5 * time.Second
+
 // converge waits until nothing is missing.
 func (b *builder) converge(ctx context.Context) error {
 	timeout := b.o.Timeout
@@ -167,9 +176,10 @@ func (b *builder) converge(ctx context.Context) error {
 		timeout = DefaultTimeout
 	}
 	deadline := time.After(timeout)
-	tick := time.NewTicker(700 * time.Millisecond)
+	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
 	last := ""
+	var silent time.Time // since when only the silent are waited for
 	for {
 		s := takeSurvey(ctx, b.state, b.t, &b.o)
 		if ctx.Err() != nil {
@@ -179,19 +189,22 @@ func (b *builder) converge(ctx context.Context) error {
 			return b.notConverged(s.Dead)
 		}
 		up, want := s.established()
-		if len(s.Missing) == 0 {
+		if len(s.Missing) == 0 && silent.IsZero() {
+			silent = time.Now()
+		}
+		if len(s.Missing) == 0 && (len(s.Silent) == 0 || time.Since(silent) > silentFor) {
 			b.progress.step("%d of %d BGP sessions Established, all expected prefixes learnt", up, want)
 			return nil
 		}
 		if now := fmt.Sprintf("%d of %d BGP sessions Established", up, want); now != last {
-			b.progress.step("waiting: %s; next: %s", now, s.Missing[0])
+			b.progress.step("waiting: %s; next: %s", now, slices.Concat(s.Missing, s.Silent)[0])
 			last = now
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-deadline:
-			return b.notConverged(s.Missing)
+			return b.notConverged(slices.Concat(s.Missing, s.Silent))
 		case <-b.exited:
 		case <-tick.C:
 		}

@@ -29,7 +29,7 @@ func startProbes(l *testLab) *probe {
 	l.t.Helper()
 	// By default Linux chooses among equal paths by addresses alone.
 	for _, node := range []string{"ce", "vm"} {
-		l.exec(node, "sysctl", "-qw", "net.ipv4.fib_multipath_hash_policy=1")
+		l.exec(node, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
 	}
 	p := l.startProbe("onprem", "vm", "10.100.1.10", probeFlows, probeRate)
 	p.healthy(l.t, 20*time.Second)

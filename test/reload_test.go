@@ -24,7 +24,7 @@ type reloadLab struct {
 func TestReload(t *testing.T) {
 	l := startLab(t, topology(t, "overlap"), "gw-a0", "gw-a1", "gw-b0", "gw-b1")
 	for _, node := range []string{"ce-a", "vm-a"} {
-		l.exec(node, "sysctl", "-qw", "net.ipv4.fib_multipath_hash_policy=1")
+		l.exec(node, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
 	}
 	r := &reloadLab{l, l.startProbe("onprem-a", "vm-a", "10.100.1.10", probeFlows, 250)}
 	r.probe.healthy(t, 20*time.Second)

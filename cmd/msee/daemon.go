@@ -84,9 +84,16 @@ func daemon(kind config.Kind, path, instance string) error {
 		defer reloading.Unlock()
 		dev, err := load(kind, path)
 		if err != nil {
+			log.Error("reload refused; nothing has changed", "err", err)
 			return nil, err
 		}
-		return e.Apply(dev)
+		changes, err := e.Apply(dev)
+		if err != nil {
+			log.Error("reload failed", "err", err)
+			return changes, err
+		}
+		log.Info("reloaded", "changes", len(changes))
+		return changes, nil
 	}
 	server, err := api.Listen(claim, e, reload, log)
 	if err != nil {
@@ -106,12 +113,7 @@ func daemon(kind config.Kind, path, instance string) error {
 				log.Info("stopping", "signal", s)
 				return nil
 			}
-			changes, err := reload()
-			if err != nil {
-				log.Error("reload refused; nothing has changed", "err", err)
-				continue
-			}
-			log.Info("reloaded", "changes", len(changes))
+			reload() // logs what comes of it
 		}
 	}
 }

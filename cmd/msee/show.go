@@ -112,10 +112,12 @@ func printer[T any](print func(io.Writer, T) error) func(io.Writer, any) error {
 // showAll asks each device and prints its answer under its name.
 func showAll(w io.Writer, clients []*api.Client, asJSON bool, get func(*api.Client) (any, error), print func(io.Writer, any) error) error {
 	answers := map[string]any{}
+	var failed error // of one device; the others are shown
 	for i, c := range clients {
 		v, err := get(c)
 		if err != nil {
-			return err
+			failed = errors.Join(failed, err)
+			continue
 		}
 		answers[c.Instance] = v
 		if asJSON {
@@ -131,10 +133,10 @@ func showAll(w io.Writer, clients []*api.Client, asJSON bool, get func(*api.Clie
 			return err
 		}
 	}
-	if !asJSON {
-		return nil
+	if asJSON {
+		failed = errors.Join(failed, printJSON(w, answers))
 	}
-	return printJSON(w, answers)
+	return failed
 }
 
 func reloadCommand() *cobra.Command {

@@ -69,6 +69,8 @@ func (t *Tap) open() (err error) {
 	}
 	t.ifindex = link.Attrs().Index
 	copy(t.mac[:], link.Attrs().HardwareAddr)
+	t.mac[0] = t.mac[0]&^1 | 2 // a station's, locally administered
+	t.mac[5] ^= 1
 	if s := link.Attrs().Statistics; s != nil {
 		t.baseline = s.TxDropped
 	}
@@ -110,7 +112,8 @@ func (t *Tap) openDevice() (err error) {
 // Name implements Port.
 func (t *Tap) Name() string { return t.name }
 
-// MAC implements Port. It is the address of the host's end.
+// MAC implements Port. It is the port's own address, next to the one of the
+// host's end: whoever bridges the device expects ours beyond it.
 func (t *Tap) MAC() MAC { return t.mac }
 
 // FD implements Port.
