@@ -1,6 +1,7 @@
 package fib
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -10,89 +11,130 @@ import (
 
 // The benchmarks that performance is followed by: lookups of 65,536 random
 // addresses within the routes, beside bart.Table. Each table is made only if it
-// is asked for.
+// is asked for. BenchmarkCompare is for choosing.
 
 // sizes are those of the lookup benchmarks.
 var sizes = []struct {
 	name string
 	n    int
-}{{"10k", 10_000}, {"200k", 200_000}, {"1m", 1_000_000}}
+}{{"1k", 1_000}, {"10k", 10_000}, {"200k", 200_000}, {"1m", 1_000_000}}
+
+var sink *int
 
 func BenchmarkLookup4(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(size.name, func(b *testing.B) {
-			benchmarkLookup(b, func(r *rand.Rand) []netip.Prefix { return spread(r, size.n) })
+			w := newWorkload(spread, size.n, 1<<16)
+			b.Run("addr", w.benchmarkFIB)
+			b.Run("fib", func(b *testing.B) { // as the pipeline does it
+				table := New[*int]().With(w.changes)
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					sink, _ = table.Lookup4(w.raw[i&(len(w.raw)-1)])
+				}
+			})
+			b.Run("batch", func(b *testing.B) {
+				table := New[*int]().With(w.changes)
+				var out [256]*int
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ { // an operation is one lookup here too
+					if at := i & (len(w.raw) - 1); at%len(out) == 0 {
+						table.LookupBatch4(w.raw[at:at+len(out)], out[:])
+					}
+				}
+			})
+			b.Run("bart_table", w.benchmarkBART)
 		})
 	}
 }
 
 func BenchmarkLookup6(b *testing.B) {
-	b.Run("10k", func(b *testing.B) {
-		benchmarkLookup(b, func(r *rand.Rand) []netip.Prefix { return spread6(r, 10_000) })
-	})
+	for _, size := range sizes[:3] {
+		b.Run(size.name, func(b *testing.B) {
+			w := newWorkload(spread6, size.n, 1<<16)
+			b.Run("fib", w.benchmarkFIB)
+			b.Run("bart_table", w.benchmarkBART)
+		})
+	}
 }
 
-func benchmarkLookup(b *testing.B, routes func(*rand.Rand) []netip.Prefix) {
+// workload is a table's routes and what is looked up.
+type workload struct {
+	changes []Change[*int]
+	addrs   []netip.Addr // within the routes; a power of two of them
+	raw     []uint32     // the same if they are IPv4
+}
+
+func newWorkload(routes func(*rand.Rand, int) []netip.Prefix, n, addrs int) *workload {
 	r := rand.New(rand.NewPCG(7, 1))
-	prefixes := routes(r)
-	addrs := make([]netip.Addr, 1<<16)
-	for i := range addrs {
-		addrs[i] = within(r, prefixes[r.IntN(len(prefixes))])
+	prefixes := routes(r, n)
+	w := &workload{changes: setAll(prefixes, hops())}
+	for range addrs {
+		a := within(r, prefixes[r.IntN(n)])
+		w.addrs = append(w.addrs, a)
+		if a.Is4() {
+			w.raw = append(w.raw, raw4(a))
+		}
 	}
-	b.Run("fib", func(b *testing.B) {
-		changes := make([]Change[int], len(prefixes))
-		for i, p := range prefixes {
-			changes[i] = Change[int]{Prefix: p, Value: i}
-		}
-		table := New[int]().With(changes)
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			sink, _ = table.Lookup(addrs[i&(1<<16-1)])
-		}
-	})
-	b.Run("bart_table", func(b *testing.B) {
-		table := new(bart.Table[int])
-		for i, p := range prefixes {
-			table.Insert(p, i)
-		}
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			sink, _ = table.Lookup(addrs[i&(1<<16-1)])
-		}
-	})
+	return w
 }
 
-// spread6 returns prefixes of global unicast, of lengths as in the Internet's
-// table.
-func spread6(r *rand.Rand, n int) []netip.Prefix {
-	seen := make(map[netip.Prefix]bool, n)
-	var out []netip.Prefix
-	for len(out) < n {
-		bits := []int{48, 48, 48, 48, 48, 32, 32, 40 + r.IntN(8), 33 + r.IntN(15), 56 + r.IntN(9)}[r.IntN(10)]
-		// Few registries give out the addresses, so the first bits are alike.
-		a := [16]byte{0: 0x20 | byte(r.IntN(16)&0xa), 1: byte(r.IntN(24)), 2: byte(r.Uint32()), 3: byte(r.Uint32())}
-		for i := 4; i < 8; i++ {
-			a[i] = byte(r.Uint32())
-		}
-		if p := netip.PrefixFrom(netip.AddrFrom16(a), bits).Masked(); !seen[p] {
-			seen[p] = true
-			out = append(out, p)
-		}
+func (w *workload) benchmarkFIB(b *testing.B) {
+	table := New[*int]().With(w.changes)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		sink, _ = table.Lookup(w.addrs[i&(len(w.addrs)-1)])
 	}
-	return out
 }
 
-// within returns a random address of a prefix.
-func within(r *rand.Rand, p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := range b {
-		switch left := p.Bits() - 8*i; {
-		case left <= 0:
-			b[i] = byte(r.Uint32())
-		case left < 8:
-			b[i] |= byte(r.Uint32()) & (0xff >> left)
+func (w *workload) benchmarkBART(b *testing.B) {
+	table := new(bart.Table[*int])
+	for _, c := range w.changes {
+		table.Insert(c.Prefix, c.Value)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		sink, _ = table.Lookup(w.addrs[i&(len(w.addrs)-1)])
+	}
+}
+
+func BenchmarkWith(b *testing.B) {
+	for _, shape := range []struct {
+		name   string
+		routes func(*rand.Rand, int) []netip.Prefix
+		n      int
+	}{{"spread", spread, 10_000}, {"spread", spread, 200_000}, {"private", private, 200_000}, {"spread6", spread6, 200_000}} {
+		prefixes := shape.routes(rand.New(rand.NewPCG(7, 1)), shape.n)
+		sets := setAll(prefixes, hops())
+		table := New[*int]().With(sets)
+		other := new(int)
+		for _, k := range []int{1, 100, 10_000} {
+			for _, del := range []bool{false, true} {
+				b.Run(fmt.Sprintf("%s/routes=%d/changes=%d/delete=%v", shape.name, shape.n, k, del), func(b *testing.B) {
+					// Other routes each time, as one may cost more than another.
+					var changes []Change[*int]
+					for i := 0; b.Loop(); i++ {
+						changes = changes[:0]
+						for j := range k {
+							changes = append(changes, Change[*int]{sets[(i*k+j)%len(sets)].Prefix, other, del})
+						}
+						table.With(changes)
+					}
+				})
+			}
+		}
+		b.Run(fmt.Sprintf("%s/routes=%d/new", shape.name, shape.n), func(b *testing.B) {
+			for b.Loop() {
+				New[*int]().With(sets)
+			}
+		})
+		if prefixes[0].Addr().Is4() {
+			b.Run(fmt.Sprintf("%s/routes=%d/default", shape.name, shape.n), func(b *testing.B) {
+				change := []Change[*int]{{Prefix: defaultRoute, Value: other}}
+				for b.Loop() {
+					table.With(change)
+				}
+			})
 		}
 	}
-	addr, _ := netip.AddrFromSlice(b) // of the length that AsSlice gave
-	return addr
 }

@@ -2,8 +2,8 @@ package fib
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -53,11 +53,12 @@ func randomPrefix(r *rand.Rand) netip.Prefix {
 	return netip.PrefixFrom(a, r.IntN(a.BitLen()+1))
 }
 
-func randomChanges(r *rand.Rand, g golden, n int) []Change[int] {
+// randomChanges draws values below kinds, so that routes share them or not.
+func randomChanges(r *rand.Rand, g golden, n, kinds int) []Change[int] {
 	there := slices.SortedFunc(maps.Keys(g), comparePrefix)
 	changes := make([]Change[int], n)
 	for i := range changes {
-		c := Change[int]{Prefix: randomPrefix(r), Value: r.Int(), Delete: r.IntN(2) == 0}
+		c := Change[int]{Prefix: randomPrefix(r), Value: r.IntN(kinds), Delete: r.IntN(2) == 0}
 		if len(there) > 0 && r.IntN(3) > 0 {
 			c.Prefix = there[r.IntN(len(there))]
 		}
@@ -91,6 +92,8 @@ func check(t *testing.T, r *rand.Rand, table *Table[int], g golden) {
 	if table.Len4()+table.Len6() != len(g) {
 		t.Fatalf("Len4 %d + Len6 %d, want %d", table.Len4(), table.Len6(), len(g))
 	}
+	var raw []uint32
+	var values []int
 	for range 50 {
 		addr := randomAddr(r)
 		wantP, want, wantOK := g.lookup(addr)
@@ -99,6 +102,42 @@ func check(t *testing.T, r *rand.Rand, table *Table[int], g golden) {
 		}
 		if p, v, ok := table.LookupPrefix(addr); p != wantP || v != want || ok != wantOK {
 			t.Fatalf("LookupPrefix %v = %v, %d, %v, want %v, %d, %v", addr, p, v, ok, wantP, want, wantOK)
+		}
+		if addr.Is6() {
+			if v, ok := table.Lookup6(raw6(addr)); v != want || ok != wantOK {
+				t.Fatalf("Lookup6 %v = %d, %v, want %d, %v", addr, v, ok, want, wantOK)
+			}
+			continue
+		}
+		raw, values = append(raw, raw4(addr)), append(values, want)
+		if v, ok := table.Lookup4(raw4(addr)); v != want || ok != wantOK {
+			t.Fatalf("Lookup4 %v = %d, %v, want %d, %v", addr, v, ok, want, wantOK)
+		}
+	}
+	got4 := make([]int, len(raw))
+	if table.LookupBatch4(raw, got4); !slices.Equal(got4, values) {
+		t.Fatalf("LookupBatch4 of %x = %v, want %v", raw, got4, values)
+	}
+	checkNumbers(t, table)
+}
+
+// checkNumbers looks for numbers that are lost or in use twice.
+func checkNumbers(t *testing.T, table *Table[int]) {
+	t.Helper()
+	n := table.numbers
+	users := make([]uint32, len(n.list))
+	for _, v := range table.All() {
+		users[n.of[v]]++
+	}
+	if !slices.Equal(users, n.users) {
+		t.Fatalf("the numbers have %v users, want %v", n.users, users)
+	}
+	if len(n.of)+len(n.free)+1 != len(n.list) {
+		t.Fatalf("%d values and %d free numbers of %d", len(n.of), len(n.free), len(n.list)-1)
+	}
+	for v, number := range n.of {
+		if n.list[number] != v || slices.Contains(n.free, number) {
+			t.Fatalf("%d has number %d, which has %d; free are %v", v, number, n.list[number], n.free)
 		}
 	}
 }
@@ -112,7 +151,7 @@ func TestGolden(t *testing.T) {
 		var tables []*Table[int]
 		var twins []golden
 		for range 25 {
-			changes := randomChanges(r, g, r.IntN(60))
+			changes := randomChanges(r, g, r.IntN(60), []int{4, math.MaxInt}[seed%2])
 			if r.IntN(4) == 0 {
 				changes = changes[:min(1, len(changes))]
 			}
@@ -123,28 +162,6 @@ func TestGolden(t *testing.T) {
 		for i := range tables {
 			check(t, r, tables[i], twins[i])
 		}
-	}
-}
-
-// TestBigTable goes through the shared as well as the copied way of deleting.
-func TestBigTable(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
-	var all []Change[int]
-	g := golden{}
-	for i, p := range spread(r, 5000) {
-		all = append(all, Change[int]{Prefix: p, Value: i})
-	}
-	table, g := New[int]().With(all), g.apply(all)
-	for _, n := range []int{1, 10, len(all) / copyRatio, len(all) / 2} {
-		changes := slices.Clone(all[:2*n])
-		for i := range changes[:n] {
-			changes[i].Delete = true
-		}
-		for i := n; i < 2*n; i++ {
-			changes[i].Value = -i
-		}
-		check(t, r, table.With(changes), g.apply(changes))
-		check(t, r, table, g)
 	}
 }
 
@@ -209,8 +226,9 @@ func TestConcurrentReaders(t *testing.T) {
 				table := current.Load()
 				want, _ := table.Lookup(prefixes[0].Addr())
 				for _, p := range prefixes {
-					if v, ok := table.Get(p); v != want || !ok {
-						t.Errorf("a snapshot of generation %d has %d at %v", want, v, p)
+					got, ok := table.Get(p)
+					if v, _ := table.Lookup4(raw4(p.Addr())); got != want || v != want || !ok {
+						t.Errorf("a snapshot of generation %d has %d at %v, and looks up %d", want, got, p, v)
 						return
 					}
 				}
@@ -222,85 +240,4 @@ func TestConcurrentReaders(t *testing.T) {
 	}
 	done.Store(true)
 	readers.Wait()
-}
-
-func TestLookupAllocs(t *testing.T) {
-	r := rand.New(rand.NewPCG(6, 6))
-	table := New[*int]()
-	var changes []Change[*int]
-	for _, p := range spread(r, 1000) {
-		changes = append(changes, Change[*int]{Prefix: p, Value: new(int)})
-	}
-	table = table.With(changes)
-	v4, v6 := changes[0].Prefix.Addr(), netip.MustParseAddr("2001:db8::1")
-	if n := testing.AllocsPerRun(100, func() { table.Lookup(v4); table.Lookup(v6) }); n != 0 {
-		t.Errorf("a lookup allocates %v times", n)
-	}
-}
-
-// spread returns n different prefixes with the lengths of a routing table:
-// mostly /24, some /16 to /32.
-func spread(r *rand.Rand, n int) []netip.Prefix {
-	seen := make(map[netip.Prefix]bool, n)
-	var out []netip.Prefix
-	for len(out) < n {
-		bits := []int{24, 24, 24, 24, 24, 24, 16 + r.IntN(8), 16 + r.IntN(8), 20, 25 + r.IntN(8)}[r.IntN(10)]
-		u := r.Uint32()
-		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(1 + u>>24%220), byte(u >> 16), byte(u >> 8), byte(u)}), bits).Masked()
-		if !seen[p] {
-			seen[p] = true
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-var sink int
-
-func BenchmarkLookup(b *testing.B) {
-	for _, n := range []int{1_000, 10_000, 200_000} {
-		prefixes := spread(rand.New(rand.NewPCG(7, 1)), n)
-		var changes []Change[int]
-		for i, p := range prefixes {
-			changes = append(changes, Change[int]{Prefix: p, Value: i})
-		}
-		table := New[int]().With(changes)
-		for _, hosts := range []int{256, 1 << 16} {
-			r := rand.New(rand.NewPCG(8, 1))
-			addrs := make([]netip.Addr, hosts)
-			for i := range addrs {
-				addrs[i] = prefixes[r.IntN(n)].Addr()
-			}
-			b.Run(fmt.Sprintf("routes=%d/addresses=%d", n, hosts), func(b *testing.B) {
-				b.ReportAllocs()
-				for i := 0; b.Loop(); i++ {
-					sink, _ = table.Lookup(addrs[i&(hosts-1)])
-				}
-			})
-		}
-	}
-}
-
-func BenchmarkWith(b *testing.B) {
-	for _, n := range []int{10_000, 200_000} {
-		prefixes := spread(rand.New(rand.NewPCG(7, 1)), n)
-		var sets []Change[int]
-		for i, p := range prefixes {
-			sets = append(sets, Change[int]{Prefix: p, Value: i})
-		}
-		table := New[int]().With(sets)
-		for _, k := range []int{1, 100, 10_000} {
-			for _, del := range []bool{false, true} {
-				changes := slices.Clone(sets[:k])
-				for i := range changes {
-					changes[i].Value, changes[i].Delete = -i, del
-				}
-				b.Run(fmt.Sprintf("routes=%d/changes=%d/delete=%v", n, k, del), func(b *testing.B) {
-					for b.Loop() {
-						table.With(changes)
-					}
-				})
-			}
-		}
-	}
 }
