@@ -138,9 +138,6 @@ func (w *Worker) sendReply(p *packet, ip []byte) {
 	}
 	if r.v6 {
 		r.headerLen = minIPv6
-		r.dst = netip.AddrFrom16([16]byte(ip[24:40]))
-	} else {
-		r.dst = netip.AddrFrom4([4]byte(ip[16:20]))
 	}
 	if w.lookup(&r) == proceed && w.rewrite(&r) == proceed {
 		w.enqueueControl(r.out.Out.Port, r.Frame)

@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"encoding/binary"
-	"net/netip"
 
 	"msee/dataplane/port"
 	"msee/vlan"
@@ -46,7 +45,6 @@ type packet struct {
 	group     bool          // admit: the destination MAC is a group address
 	v6        bool          // check
 	headerLen int           // check: of the IP header; IPv6 without its extension headers
-	dst       netip.Addr    // check
 	out       *Rewrite      // lookup
 	generated bool          // ours, not received: no errors about it, and its TTL is as it should be
 }
@@ -177,7 +175,6 @@ func check(p *packet) Verdict {
 		if martian4(b[12]) || b[12] >= 224 || martian4(b[16]) || b[16] >= 224 {
 			return DropMartian
 		}
-		p.dst = netip.AddrFrom4([4]byte(b[16:20]))
 	} else {
 		if b[0]>>4 != 6 { // local has checked the length
 			return DropMalformed
@@ -191,7 +188,6 @@ func check(p *packet) Verdict {
 		if martian6([16]byte(b[8:24])) || martian6([16]byte(b[24:40])) {
 			return DropMartian
 		}
-		p.dst = netip.AddrFrom16([16]byte(b[24:40]))
 	}
 	p.End = p.l3 + total
 	return proceed
@@ -213,7 +209,14 @@ func martian6(a [16]byte) bool {
 
 // lookup finds the adjacency by longest prefix match and flow hash.
 func (w *Worker) lookup(p *packet) Verdict {
-	group, ok := w.snap.VRFs[p.in.VRF].FIB.Lookup(p.dst)
+	table, b := w.snap.VRFs[p.in.VRF].FIB, p.ip()
+	var group *NextHopGroup
+	var ok bool
+	if p.v6 {
+		group, ok = table.Lookup6(binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
+	} else {
+		group, ok = table.Lookup4(binary.BigEndian.Uint32(b[16:]))
+	}
 	if !ok {
 		w.sendUnreachable(p)
 		return DropNoRoute
