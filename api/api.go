@@ -62,6 +62,14 @@ func Claim(name string) (*Instance, error) {
 		}
 		return nil, fmt.Errorf("claim instance %s: %w", name, err)
 	}
+	// The last holder may have removed the file between our opening and locking
+	// it; a lock on a file without a name keeps nobody out.
+	held, err := f.Stat()
+	named, nameErr := os.Stat(f.Name())
+	if err != nil || nameErr != nil || !os.SameFile(held, named) {
+		f.Close()
+		return nil, fmt.Errorf("claim instance %s: its last process is just ending; try again", name)
+	}
 	return &Instance{name, f}, nil
 }
 
