@@ -29,6 +29,28 @@ type SessionConfig struct {
 	Enabled     bool
 }
 
+// Hold keeps a session down: its peer is told with a Cease, its connection is
+// closed, and none is made or taken until the hold is released.
+type Hold struct {
+	By      string // who holds it: one hold each, and only its maker releases it
+	Cease   uint8  // the subcode to end the session with, one of Cease…
+	Message string // to the peer's operator, with CeaseShutdown and CeaseReset only (RFC 9003)
+	Why     string // to ours: the status's Reason while held
+}
+
+// Subcodes of Cease (RFC 4486, RFC 9384).
+const (
+	CeaseMaxPrefixes    = 1
+	CeaseShutdown       = 2
+	CeaseDeconfigured   = 3
+	CeaseReset          = 4
+	CeaseRejected       = 5
+	CeaseConfigChange   = 6
+	CeaseCollision      = 7
+	CeaseOutOfResources = 8
+	CeaseBFDDown        = 10
+)
+
 // Origin codes of RFC 4271 §4.3.
 const (
 	OriginIGP        = 0

@@ -36,6 +36,10 @@ func (s *session) dial(ctx context.Context) {
 
 // take decides what becomes of a new connection.
 func (s *session) take(c *conn) {
+	if len(s.held) > 0 {
+		farewell(c, ceaseOf(s.held[0]))
+		return
+	}
 	if s.bgp == nil || s.up.Load() { // RFC 4271 §6.8: an established session stays
 		farewell(c, ceaseCollision)
 		return

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"msee/bgp"
 )
 
 // Message types and sizes of RFC 4271 §4.
@@ -137,13 +139,31 @@ func (n notification) marshal() []byte {
 
 // NOTIFICATIONs this package sends itself (RFC 4486, RFC 4271 §6.2, §6.8).
 var (
-	ceaseShutdown     = notification{code: 6, subcode: 2}
-	ceaseDeconfigured = notification{code: 6, subcode: 3}
-	ceaseReset        = notification{code: 6, subcode: 4}
-	ceaseConfig       = notification{code: 6, subcode: 6}
-	ceaseCollision    = notification{code: 6, subcode: 7}
+	ceaseShutdown     = notification{code: codeCease, subcode: bgp.CeaseShutdown}
+	ceaseDeconfigured = notification{code: codeCease, subcode: bgp.CeaseDeconfigured}
+	ceaseReset        = notification{code: codeCease, subcode: bgp.CeaseReset}
+	ceaseConfig       = notification{code: codeCease, subcode: bgp.CeaseConfigChange}
+	ceaseCollision    = notification{code: codeCease, subcode: bgp.CeaseCollision}
 	badHoldTime       = notification{code: 2, subcode: 6}
 )
+
+const codeCease = 6
+
+// maxShutdown is the longest message of RFC 9003 §2, in octets.
+const maxShutdown = 255
+
+// ceaseOf is the Cease that a hold begins with.
+func ceaseOf(h bgp.Hold) notification {
+	n := notification{code: codeCease, subcode: h.Cease}
+	if h.Message != "" && (h.Cease == bgp.CeaseShutdown || h.Cease == bgp.CeaseReset) {
+		m := h.Message[:min(len(h.Message), maxShutdown)]
+		for !utf8.ValidString(m) && len(m) > 0 { // cut within a character
+			m = m[:len(m)-1]
+		}
+		n.data = append([]byte{byte(len(m))}, m...)
+	}
+	return n
+}
 
 // errorNames are the codes of RFC 4271 §4.5, RFC 6608, RFC 7313 and their
 // subcodes, those of Cease from RFC 4486, RFC 8538 and RFC 9384.
@@ -172,7 +192,7 @@ func (n notification) String() string {
 		s += " / " + known.sub[n.subcode]
 	}
 	s += fmt.Sprintf(" (%d/%d)", n.code, n.subcode)
-	if n.code == 6 && (n.subcode == 2 || n.subcode == 4) {
+	if n.code == codeCease && (n.subcode == bgp.CeaseShutdown || n.subcode == bgp.CeaseReset) {
 		if m := shutdownMessage(n.data); m != "" {
 			s += fmt.Sprintf(": %q", m)
 		}

@@ -42,10 +42,12 @@ type process struct {
 	out      *outbox
 	vrfs     map[string]*vrf
 	sessions map[string]*session
+	holds    map[string][]bgp.Hold // by session, known or not yet
 }
 
 func serve(conn net.Conn, log *slog.Logger) error {
-	p := &process{log: log, out: newOutbox(), vrfs: make(map[string]*vrf), sessions: make(map[string]*session)}
+	p := &process{log: log, out: newOutbox(), vrfs: make(map[string]*vrf), sessions: make(map[string]*session),
+		holds: make(map[string][]bgp.Hold)}
 	ended := make(chan struct{})
 	var writing sync.WaitGroup
 	writing.Go(func() {
@@ -70,6 +72,9 @@ func (p *process) obey(conn net.Conn) error {
 		if err := dec.decode(&c); err != nil {
 			return err
 		}
+		if h := c.Holds; h != nil {
+			p.hold(h)
+		}
 		if c.Configure {
 			p.configure(c.Sessions)
 		}
@@ -88,6 +93,15 @@ func (p *process) obey(conn net.Conn) error {
 		if s := p.sessions[u.Session]; s != nil {
 			s.advertise(u)
 		}
+	}
+}
+
+func (p *process) hold(h *holds) {
+	if p.holds[h.Session] = h.Holds; len(h.Holds) == 0 {
+		delete(p.holds, h.Session)
+	}
+	if s := p.sessions[h.Session]; s != nil {
+		s.setHolds(h.Holds)
 	}
 }
 
@@ -120,6 +134,7 @@ func (p *process) configure(wanted []bgp.SessionConfig) {
 			continue // a name given twice
 		}
 		s := newSession(c, p.vrf(c.Namespace), p.out, p.log, old[c.Name])
+		s.setHolds(p.holds[c.Name])
 		p.sessions[c.Name] = s
 		s.start()
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,8 +65,10 @@ type session struct {
 	rebase   bool              // base is to be taken
 	routes   map[netip.Prefix]*bgp.Attrs
 	dirty    map[netip.Prefix]struct{}
+	holds    []bgp.Hold // as the edge wants them
 
 	// run's own
+	held       []bgp.Hold // as they are obeyed; while there are any, there is no neighbour
 	bgp        *gobgp
 	spare      *conn // waits for cur to fail
 	curSince   time.Time
@@ -153,7 +156,41 @@ func (s *session) offer(c *conn) {
 }
 
 func (s *session) reset(why string) {
-	s.post(func() { s.restart(ceaseReset, why, 0) })
+	s.post(func() {
+		if len(s.held) == 0 {
+			s.restart(ceaseReset, why, 0)
+		}
+	})
+}
+
+// setHolds takes the session down, or lets it come up again if there are none.
+func (s *session) setHolds(hs []bgp.Hold) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holds = hs
+	s.wakeUp()
+}
+
+// obeyHolds acts on what setHolds said.
+func (s *session) obeyHolds() {
+	s.mu.Lock()
+	hs := s.holds
+	s.mu.Unlock()
+	if slices.Equal(hs, s.held) {
+		return
+	}
+	was := s.held
+	s.held = hs
+	switch {
+	case len(hs) == 0:
+		s.explain(s.lastDown) // nothing holds it now
+		s.idleUntil, s.nextDial = time.Time{}, time.Now().Add(jitter(0, firstDialMin))
+	case len(was) == 0:
+		s.restart(ceaseOf(hs[0]), hs[0].Why, 0)
+		s.setState(bgp.StateIdle, hs[0].Why)
+	default:
+		s.explain(hs[0].Why)
+	}
 }
 
 func (s *session) run(ctx context.Context) {
@@ -175,6 +212,7 @@ func (s *session) run(ctx context.Context) {
 		case <-s.wake:
 		case <-timer.C:
 		}
+		s.obeyHolds()
 		for _, fn := range s.takeInbox() {
 			fn()
 		}
@@ -223,7 +261,7 @@ func (s *session) advance(ctx context.Context, now time.Time) {
 
 // prepare makes sure of listeners and a neighbour in GoBGP.
 func (s *session) prepare(now time.Time) bool {
-	if now.Before(s.nextListen) {
+	if now.Before(s.nextListen) || len(s.held) > 0 {
 		return false
 	}
 	err := s.vrf.ensure()
@@ -231,9 +269,9 @@ func (s *session) prepare(now time.Time) bool {
 		if err = s.vrf.join(s); err == nil {
 			s.bgp, err = servers.get(s.cfg.LocalAS, s.cfg.RouterID)
 		}
-		if err == nil {
-			s.addNeighbour()
-		}
+	}
+	if err == nil && !s.hasNeighbour() {
+		s.addNeighbour()
 	}
 	if err != nil {
 		s.nextListen = now.Add(retryListen)
@@ -241,6 +279,12 @@ func (s *session) prepare(now time.Time) bool {
 		return false
 	}
 	return true
+}
+
+func (s *session) hasNeighbour() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.watch != nil
 }
 
 // addNeighbour starts a fresh FSM and a fresh watch for it.
@@ -288,7 +332,7 @@ func (s *session) deleteNeighbour(n notification) {
 	w.cancel()
 }
 
-// restart ends what there is and begins anew after hold. why replaces the
+// restart ends what there is and begins anew after hold, unless it is held. why replaces the
 // reason unless it is empty.
 func (s *session) restart(n notification, why string, hold time.Duration) {
 	if s.bgp == nil {
@@ -301,7 +345,9 @@ func (s *session) restart(n notification, why string, hold time.Duration) {
 	if s.nextDial.Before(s.idleUntil) {
 		s.nextDial = s.idleUntil.Add(jitter(0, firstDialMax))
 	}
-	s.addNeighbour()
+	if len(s.held) == 0 {
+		s.addNeighbour()
+	}
 	s.wakeUp()
 }
 

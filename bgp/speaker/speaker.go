@@ -69,6 +69,8 @@ type Speaker struct {
 	routes    map[string]map[netip.Prefix]*bgp.Attrs // Adj-RIB-Outs
 	configure bool                                   // sessions changed
 	resets    []reset
+	holds     map[string][]bgp.Hold                // by session
+	held      map[string]struct{}                  // whose holds changed
 	dirty     map[string]map[netip.Prefix]struct{} // of routes
 }
 
@@ -90,6 +92,8 @@ func start(ctx context.Context, log *slog.Logger, launch func() (*child, error))
 		sessions: make(map[string]bgp.SessionConfig),
 		routes:   make(map[string]map[netip.Prefix]*bgp.Attrs),
 		dirty:    make(map[string]map[netip.Prefix]struct{}),
+		holds:    make(map[string][]bgp.Hold),
+		held:     make(map[string]struct{}),
 	}
 	var both sync.WaitGroup
 	both.Go(func() { s.supervise(ctx) })
@@ -115,7 +119,7 @@ func (s *Speaker) Wait() { <-s.done }
 
 // Configure sets the whole list of wanted sessions. Sessions whose entry is as
 // before are not disturbed; one whose entry changed in any way is reset. The
-// Adj-RIB-Outs of sessions no longer listed are forgotten.
+// Adj-RIB-Outs and holds of sessions no longer listed are forgotten.
 func (s *Speaker) Configure(sessions []bgp.SessionConfig) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,6 +141,12 @@ func (s *Speaker) Configure(sessions []bgp.SessionConfig) {
 		// that the session was gone if it is back in the next list.
 		s.dirty[name] = keys(routes)
 		delete(s.routes, name)
+	}
+	for name := range s.holds {
+		if _, ok := s.sessions[name]; !ok {
+			delete(s.holds, name)
+			s.held[name] = struct{}{}
+		}
 	}
 	s.configure = true
 	s.wakeUp()
@@ -187,6 +197,46 @@ func (s *Speaker) Reset(session, why string) {
 		s.resets = append(s.resets, reset{session, why})
 		s.wakeUp()
 	}
+}
+
+// Hold takes a session down and keeps it down until Release, also across a
+// restart of the speaker. Several may hold one session, each under its own name;
+// it is down as long as anybody does, and what its peer is told is the word of
+// the first. Holding again replaces one's Why.
+func (s *Speaker) Hold(session string, h bgp.Hold) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.sessions[session]; !ok {
+		return
+	}
+	hs := slices.Clone(s.holds[session]) // what was handed out stays as it is
+	if i := slices.IndexFunc(hs, func(x bgp.Hold) bool { return x.By == h.By }); i < 0 {
+		hs = append(hs, h)
+	} else if hs[i] == h {
+		return
+	} else {
+		hs[i] = h
+	}
+	s.setHoldsLocked(session, hs)
+}
+
+// Release ends the hold that by has on a session, if it has one.
+func (s *Speaker) Release(session, by string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.holds[session]
+	hs := slices.DeleteFunc(slices.Clone(was), func(h bgp.Hold) bool { return h.By == by })
+	if len(hs) != len(was) {
+		s.setHoldsLocked(session, hs)
+	}
+}
+
+func (s *Speaker) setHoldsLocked(session string, hs []bgp.Hold) {
+	if s.holds[session] = hs; len(hs) == 0 {
+		delete(s.holds, session)
+	}
+	s.held[session] = struct{}{}
+	s.wakeUp()
 }
 
 func (s *Speaker) wakeUp() {
@@ -286,6 +336,9 @@ func (s *Speaker) markAll() {
 	for name, routes := range s.routes {
 		s.dirty[name] = keys(routes)
 	}
+	for name := range s.holds {
+		s.held[name] = struct{}{}
+	}
 	s.wakeUp()
 }
 
@@ -316,10 +369,15 @@ func (s *Speaker) command(conn net.Conn, gone <-chan struct{}) error {
 	}
 }
 
-// nextCommand takes the sessions before resets, and those before routes.
+// nextCommand takes holds before sessions, so that none comes up that is held,
+// then resets, then routes.
 func (s *Speaker) nextCommand() (*command, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for name := range s.held {
+		delete(s.held, name)
+		return &command{Holds: &holds{name, s.holds[name]}}, true
+	}
 	if s.configure {
 		s.configure = false
 		c := &command{Configure: true}

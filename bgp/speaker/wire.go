@@ -18,7 +18,14 @@ type command struct {
 	Configure bool // Sessions is the whole wanted list
 	Sessions  []bgp.SessionConfig
 	Reset     *reset
+	Holds     *holds
 	Routes    *routes
+}
+
+// holds are all holds of a session; it need not be configured yet.
+type holds struct {
+	Session string
+	Holds   []bgp.Hold
 }
 
 // reset ends a session, for a reason in words.
