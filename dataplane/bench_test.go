@@ -68,8 +68,9 @@ func newPipelineBench(b *testing.B, r *rand.Rand, routes int) *pipelineBench {
 	out := &Subinterface{Name: "core.200", Port: 1, Outer: 200, MTU: 1500, Counters: new(Counters)}
 	groups := make([]*NextHopGroup, 16)
 	for i := range groups {
-		groups[i] = &NextHopGroup{Kind: Forward, NextHops: []NextHop{{Subinterface: out}}}
-		groups[i].SetLive([]*Rewrite{{Out: out, Header: vlan.NewHeader(gwMAC, coreMAC, tpid, out.Outer, 0)}})
+		a := NewAdjacency(out.Name, netip.AddrFrom4([4]byte{10, 100, 255, byte(i)}))
+		a.Resolve(&Rewrite{Out: out, Header: vlan.NewHeader(gwMAC, coreMAC, tpid, out.Outer, 0)})
+		groups[i] = &NextHopGroup{Kind: Forward, Members: []*Adjacency{a}}
 	}
 	var changes []fib.Change[*NextHopGroup]
 	for i, prefix := range p.routes {

@@ -9,7 +9,7 @@ package dataplane
 import (
 	"fmt"
 	"log/slog"
-	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,21 +17,15 @@ import (
 )
 
 // Engine is a router's forwarding half: one worker per port. Its methods are
-// for one goroutine at a time, the control side's.
+// for one goroutine at a time, the control side's, but for SendFrame.
 type Engine struct {
 	log        *slog.Logger
 	epoch      time.Time // workers count time from here
 	snap       atomic.Pointer[Snapshot]
+	mu         sync.Mutex      // over workers, for SendFrame
 	workers    map[int]*Worker // by port index
-	unresolved chan Unresolved
+	unresolved chan *Adjacency
 	lostTaps   chan *Subinterface
-}
-
-// Unresolved is a neighbor that packets wait for and whose link-layer address
-// is not known.
-type Unresolved struct {
-	Subinterface *Subinterface
-	Addr         netip.Addr
 }
 
 // lostTapsQueue bounds how many lost TAPs wait to be noticed.
@@ -44,13 +38,13 @@ const unresolvedQueue = 256
 // NewEngine returns an engine without ports.
 func NewEngine(log *slog.Logger) *Engine {
 	e := &Engine{log: log, epoch: time.Now(), workers: map[int]*Worker{},
-		unresolved: make(chan Unresolved, unresolvedQueue), lostTaps: make(chan *Subinterface, lostTapsQueue)}
+		unresolved: make(chan *Adjacency, unresolvedQueue), lostTaps: make(chan *Subinterface, lostTapsQueue)}
 	e.snap.Store(&Snapshot{})
 	return e
 }
 
-// Unresolved is where the workers ask for neighbors.
-func (e *Engine) Unresolved() <-chan Unresolved { return e.unresolved }
+// Unresolved is where the workers ask for neighbors that packets wait for.
+func (e *Engine) Unresolved() <-chan *Adjacency { return e.unresolved }
 
 // Snapshot returns the tables in force.
 func (e *Engine) Snapshot() *Snapshot { return e.snap.Load() }
@@ -65,6 +59,8 @@ func (e *Engine) AddPort(index int, p port.Port) error {
 	if err != nil {
 		return fmt.Errorf("make worker of port %s: %w", p.Name(), err)
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.workers[index] = w
 	return nil
 }
@@ -72,9 +68,40 @@ func (e *Engine) AddPort(index int, p port.Port) error {
 // RemovePort takes AddPort back for a port that no snapshot has had.
 func (e *Engine) RemovePort(index int) {
 	if w := e.workers[index]; w != nil && !w.started {
+		e.forget(index)
 		w.release()
-		delete(e.workers, index)
 	}
+}
+
+// forget takes a worker off the list: from then on nobody else reaches it.
+func (e *Engine) forget(index int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.workers, index)
+}
+
+// SendFrame has a port's worker send a frame as it is, Ethernet header and tags
+// included, ahead of what it forwards: control protocols speak so. The frame is
+// copied. It is safe from any goroutine and does not wait; the error says that
+// the port is gone or has too much to send already.
+func (e *Engine) SendFrame(portIndex int, frame []byte) error {
+	f := &port.Frame{Buf: append(make([]byte, port.Headroom, port.Headroom+len(frame)), frame...), Start: port.Headroom}
+	f.End = len(f.Buf)
+	return e.post(portIndex, func(w *Worker) { w.enqueueControl(portIndex, f) })
+}
+
+// post has a port's worker run f; see Worker.post.
+func (e *Engine) post(portIndex int, f func(*Worker)) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	w := e.workers[portIndex]
+	if w == nil {
+		return fmt.Errorf("send by port %d: there is no such port", portIndex)
+	}
+	if !w.post(f) {
+		return fmt.Errorf("send by port %s: %d frames wait already", w.device.Name(), mailQueue)
+	}
+	return nil
 }
 
 // Publish makes s the tables in force: workers take it with their next batch,
@@ -87,8 +114,8 @@ func (e *Engine) Publish(s *Snapshot) {
 	for i, w := range e.workers {
 		// A worker whose port is gone must not see a snapshot without it.
 		if has(had, i) && !has(s, i) {
+			e.forget(i)
 			w.stop()
-			delete(e.workers, i)
 		}
 	}
 	e.snap.Store(s)
@@ -120,11 +147,11 @@ func (e *Engine) Sync() {
 // Close stops all workers. Ports and TAPs are the caller's to close then.
 func (e *Engine) Close() {
 	for i, w := range e.workers {
+		e.forget(i)
 		if w.started {
 			w.stop()
 		} else {
 			w.release()
 		}
-		delete(e.workers, i)
 	}
 }

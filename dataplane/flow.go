@@ -48,6 +48,3 @@ func finish(a, b uint64) uint32 {
 	h := mix(a, b)
 	return uint32(h ^ h>>32)
 }
-
-// pick chooses one of n by hash without a division.
-func pick(hash uint32, n int) int { return int(uint64(hash) * uint64(n) >> 32) }

@@ -30,7 +30,7 @@ func (w *Worker) fragment(p *packet) Verdict {
 	if p.VNet.Flags&port.VNetNeedsCsum != 0 && !completeChecksum(p) {
 		return DropMalformed // the pieces have no checksum of their own to leave to a device
 	}
-	q := w.egress[p.out.Out.Port]
+	q := w.egressTo(p.out.Out.Port)
 	if q == nil {
 		return DropEgressDown
 	}

@@ -10,7 +10,7 @@ import (
 // A frame's way through the router, top to bottom. Each step passes the frame
 // on (proceed) or settles its verdict; forward is the whole list.
 //
-//	admit     length, destination MAC
+//	admit     length, destination MAC; EAPOL → the port's KaY
 //	demux     tags → subinterface → VRF
 //	local     ARP and IPv6 link scope → the kernel
 //	check     version, lengths, header checksum, addresses
@@ -27,6 +27,7 @@ const (
 	etherTypeIPv4 = 0x0800
 	etherTypeARP  = 0x0806
 	etherTypeIPv6 = 0x86dd
+	etherTypePAE  = 0x888e // EAPOL (IEEE 802.1X-2020 §11.1.4)
 )
 
 // minIPv4 and minIPv6 are the shortest headers, octets.
@@ -86,6 +87,9 @@ func (w *Worker) admit(p *packet) Verdict {
 		return DropRunt
 	}
 	p.group = b[0]&1 != 0
+	if binary.BigEndian.Uint16(b[12:]) == etherTypePAE && p.OuterTPID == 0 {
+		return w.puntEAPOL(b)
+	}
 	if !p.group && port.MAC(b[:6]) != w.mac {
 		return DropNotForUs
 	}
@@ -223,27 +227,24 @@ func (w *Worker) lookup(p *packet) Verdict {
 	}
 	switch group.Kind {
 	case Forward:
+		p.out = group.choose(b, p.v6)
+	case Neighbor:
+		p.out = group.Members[0].Rewrite()
 	case Local:
 		if p.generated {
 			return DropMartian // an answer to ourselves: the source was forged
 		}
 		return w.punt(p, PuntLocal)
 	case Glean:
-		return w.puntGlean(p, group.NextHops[0].Subinterface)
+		return w.puntGlean(p, group.Out)
 	case Blackhole:
 		return DropBlackhole
 	}
-	live := group.Live()
-	switch len(live) {
-	case 0:
-		for _, nh := range group.NextHops {
-			w.resolve(nh.Subinterface, nh.Addr)
+	if p.out == nil {
+		for _, a := range group.Members {
+			w.resolve(a)
 		}
 		return DropUnresolved
-	case 1:
-		p.out = live[0]
-	default:
-		p.out = live[pick(flowHash(p.ip(), p.v6), len(live))]
 	}
 	return proceed
 }
@@ -347,7 +348,7 @@ func decrementTTL(h []byte) {
 // enqueue puts the frame in line for its egress port. It leaves with the
 // batch; see Worker.transmit.
 func (w *Worker) enqueue(p *packet) Verdict {
-	q := w.egress[p.out.Out.Port]
+	q := w.egressTo(p.out.Out.Port)
 	if q == nil {
 		return DropEgressDown
 	}

@@ -95,15 +95,13 @@ func newRouter(t *testing.T, tpid uint16) *router {
 		sub("core.200", 1, 0, 200, 0, "10.100.255.4", "fd00:100::4"),
 		sub("core.201", 1, 1, 201, 0, "10.100.255.4", "fd00:100::4"),
 	}
-	rewrite := func(s *Subinterface, dst, src port.MAC) *Rewrite {
-		return &Rewrite{Out: s, Header: vlan.NewHeader(dst, src, tpid, s.Outer, s.Inner)}
-	}
-	group := func(live ...*Rewrite) *NextHopGroup {
+	group := func(s *Subinterface, src port.MAC, neighbors ...port.MAC) *NextHopGroup {
 		g := &NextHopGroup{Kind: Forward}
-		for _, l := range live {
-			g.NextHops = append(g.NextHops, NextHop{Subinterface: l.Out})
+		for _, dst := range neighbors {
+			a := NewAdjacency(s.Name, netip.AddrFrom4([4]byte{10, 100, 255, dst[5]}))
+			a.Resolve(&Rewrite{Out: s, Header: vlan.NewHeader(dst, src, tpid, s.Outer, s.Inner)})
+			g.Members = append(g.Members, a)
 		}
-		g.SetLive(live)
 		return g
 	}
 	table := func(routes map[string]*NextHopGroup) *fib.Table[*NextHopGroup] {
@@ -113,12 +111,12 @@ func newRouter(t *testing.T, tpid uint16) *router {
 		}
 		return fib.New[*NextHopGroup]().With(changes)
 	}
-	toCE := group(rewrite(customer[0], ceMAC, mseeMAC))
-	toCE2 := group(rewrite(customer[1], ceMAC, mseeMAC))
-	toGW := group(rewrite(core[0], gwMAC, coreMAC))
-	toBoth := group(rewrite(core[0], gwMAC, coreMAC), rewrite(core[0], gw2MAC, coreMAC))
+	toCE := group(customer[0], mseeMAC, ceMAC)
+	toCE2 := group(customer[1], mseeMAC, ceMAC)
+	toGW := group(core[0], coreMAC, gwMAC)
+	toBoth := group(core[0], coreMAC, gwMAC, gw2MAC)
 	local := &NextHopGroup{Kind: Local}
-	dark := &NextHopGroup{Kind: Forward, NextHops: []NextHop{{core[0], netip.MustParseAddr("10.100.255.14")}}}
+	dark := &NextHopGroup{Kind: Forward, Members: []*Adjacency{NewAdjacency("core.200", netip.MustParseAddr("10.100.255.14"))}}
 	snap := &Snapshot{
 		Ports: []*Port{
 			NewPort(0, "cust", r.customer, tpid, new(PortCounters), customer, nil),
@@ -130,10 +128,10 @@ func newRouter(t *testing.T, tpid uint16) *router {
 				"10.100.0.0/16": toGW, "fd00:100::/48": toGW, "10.200.0.0/16": toBoth,
 				"192.168.15.18/32": local, "2001:db8:0:10::2/128": local,
 				"10.66.0.0/16": {Kind: Blackhole}, "10.67.0.0/16": dark,
-				"10.100.255.0/27": {Kind: Glean, NextHops: []NextHop{{Subinterface: core[0]}}},
+				"10.100.255.0/27": {Kind: Glean, Out: core[0]},
 			})},
 			{"b", table(map[string]*NextHopGroup{
-				"10.1.0.0/16": toCE2, "10.100.0.0/16": group(rewrite(core[1], gw2MAC, coreMAC)),
+				"10.1.0.0/16": toCE2, "10.100.0.0/16": group(core[1], coreMAC, gw2MAC),
 			})},
 		},
 	}
@@ -324,6 +322,7 @@ func TestDrops(t *testing.T) {
 		{"unknown C-tag", frame(t, mseeMAC, tags(7, 8), q, ok()...), DropUnknownVLAN},
 		{"two tags where one is due", frame(t, mseeMAC, tags(100, 1), q, ok()...), DropUnknownVLAN},
 		{"wrong TPID", frame(t, mseeMAC, tags(100), layers.EthernetTypeQinQ, ok()...), DropUnknownVLAN},
+		{"EAPOL without a KaY", frame802dot1X(port.MAC{1, 0x80, 0xc2, 0, 0, 3}), DropEtherType},
 		{"EtherType", edit(func(b []byte) { b[16], b[17] = 0x88, 0xcc }), DropEtherType},
 		{"version", edit(func(b []byte) { b[ip] = 0x65 }), DropMalformed},
 		{"header length", edit(func(b []byte) { b[ip] = 0x44 }), DropMalformed},
@@ -400,8 +399,8 @@ func TestResolutionIsAskedForOnce(t *testing.T) {
 	if n := len(r.engine.Unresolved()); n != 1 {
 		t.Fatalf("%d questions", n)
 	}
-	if u := <-r.engine.Unresolved(); u.Addr.String() != "10.100.255.14" || u.Subinterface.Name != "core.200" {
-		t.Errorf("asked for %v on %s", u.Addr, u.Subinterface.Name)
+	if a := <-r.engine.Unresolved(); a.Addr.String() != "10.100.255.14" {
+		t.Errorf("asked for %v", a.Addr)
 	}
 }
 

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,7 @@ const (
 	puntARPPerSecond       = 200
 	puntLinkLocalPerSecond = 200
 	puntLocalPerSecond     = 20000
+	puntEAPOLPerSecond     = 100 // per port; a KaY says hello every two seconds
 )
 
 // gleanPerSecond is how many packets to neighbors not known yet are handed to
@@ -55,6 +57,30 @@ func (w *Worker) punt(p *packet, v Verdict) Verdict {
 		return DropPuntPoliced
 	}
 	return handOver(p, t, [12]byte(p.Buf[p.Start:]), v)
+}
+
+// paeGroups are the group addresses 802.1X frames come to, by their last octet:
+// 01-80-C2-00-00-00 and so on (IEEE 802.1X-2020 §11.1.1).
+const paeGroups = 1<<0x00 | 1<<0x03 | 1<<0x0e
+
+// puntEAPOL hands a copy of an 802.1X frame to the KaY of the port.
+func (w *Worker) puntEAPOL(b []byte) Verdict {
+	group := port.MAC(b[:6]) == port.MAC{0x01, 0x80, 0xc2, 5: b[5]} && b[5] < 16 && paeGroups>>b[5]&1 != 0
+	if !group && port.MAC(b[:6]) != w.mac {
+		return DropNotForUs
+	}
+	if w.port.EAPOL == nil {
+		return DropEtherType
+	}
+	if !w.eapol.take(w.now) {
+		return DropPuntPoliced
+	}
+	select {
+	case w.port.EAPOL <- bytes.Clone(b):
+		return PuntEAPOL
+	default:
+		return DropPuntFailed
+	}
 }
 
 // puntGlean hands the packet to the kernel for a neighbor on a connected

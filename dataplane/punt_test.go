@@ -240,20 +240,41 @@ func TestOriginateRoutesByTheVRF(t *testing.T) {
 	}
 }
 
-func TestLosingAMemberMovesItsFlows(t *testing.T) {
+// frame802dot1X composes an MKPDU's outline.
+func frame802dot1X(dst port.MAC) []byte {
+	return append(append(dst[:], ceMAC[:]...), 0x88, 0x8e, 3, 5, 0, 2, 1, 2)
+}
+
+func TestEAPOL(t *testing.T) {
 	r := newRouter(t, vlan.TPIDQ)
-	g, _ := r.engine.Snapshot().VRFs[0].FIB.Lookup(netip.MustParseAddr("10.200.0.1"))
-	g.SetLive(g.Live()[1:])
-	for i := range byte(50) {
-		if v := r.receive(frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", net.IPv4(10, 200, 0, i).String(), 64, 0)...)); v != Transmit {
-			t.Fatal(v)
+	kay := make(chan []byte, 5)
+	r.engine.Snapshot().Ports[0].EAPOL = kay
+	for _, dst := range []port.MAC{{1, 0x80, 0xc2, 0, 0, 0}, {1, 0x80, 0xc2, 0, 0, 3}, {1, 0x80, 0xc2, 0, 0, 0xe}, mseeMAC} {
+		b := frame802dot1X(dst)
+		if v := r.receive(b); v != PuntEAPOL {
+			t.Fatalf("to %x: %v", dst, v)
+		}
+		if got := <-kay; !bytes.Equal(got, b) {
+			t.Errorf("the KaY got % x, want % x", got, b)
 		}
 	}
-	for _, f := range r.core.tx {
-		if dst := port.MAC(f.Bytes()[:6]); dst != gw2MAC {
-			t.Fatalf("sent to %x, which is gone", dst)
+	for _, dst := range []port.MAC{{1, 0x80, 0xc2, 0, 0, 1}, {1, 0x80, 0xc2, 0, 1, 3}, {255, 255, 255, 255, 255, 255}, ceMAC} {
+		if v := r.receive(frame802dot1X(dst)); v != DropNotForUs {
+			t.Errorf("to %x: %v", dst, v)
 		}
 	}
+	tagged := func(f *port.Frame) { f.OuterTPID, f.OuterTCI = vlan.TPIDQ, 100 }
+	if v := r.receive(frame802dot1X(mseeMAC), tagged); v != DropEtherType {
+		t.Errorf("with a tag: %v", v)
+	}
+	count := map[Verdict]int{}
+	for range 2 * puntEAPOLPerSecond {
+		count[r.receive(frame802dot1X(mseeMAC))]++
+	}
+	if count[PuntEAPOL] != cap(kay) || count[DropPuntFailed] == 0 || count[DropPuntPoliced] == 0 {
+		t.Errorf("a flood that nobody reads: %v", count)
+	}
+	r.checkSum(4 + 4 + 1 + 2*puntEAPOLPerSecond)
 }
 
 // TestEngineLifeCycle runs real workers: ports come and go while tables are
@@ -270,8 +291,9 @@ func TestEngineLifeCycle(t *testing.T) {
 	}()
 	in := &Subinterface{Name: "cust", Port: 0, MTU: 1500, Counters: new(Counters)}
 	out := &Subinterface{Name: "core", Port: 1, MTU: 1500, Counters: new(Counters)}
-	g := &NextHopGroup{}
-	g.SetLive([]*Rewrite{{Out: out, Header: vlan.NewHeader(gwMAC, coreMAC, vlan.TPIDQ, 0, 0)}})
+	neighbor := NewAdjacency("core", netip.MustParseAddr("10.100.255.12"))
+	neighbor.Resolve(&Rewrite{Out: out, Header: vlan.NewHeader(gwMAC, coreMAC, vlan.TPIDQ, 0, 0)})
+	g := &NextHopGroup{Members: []*Adjacency{neighbor}}
 	table := fib.New[*NextHopGroup]().With([]fib.Change[*NextHopGroup]{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Value: g}})
 	counters := []*PortCounters{new(PortCounters), new(PortCounters)}
 	ports := []*Port{
@@ -314,6 +336,26 @@ func TestEngineLifeCycle(t *testing.T) {
 	}
 	if received != frames {
 		t.Errorf("%d of %d frames came through", received, frames)
+	}
+	hello := frame802dot1X(port.MAC{1, 0x80, 0xc2, 0, 0, 3})
+	for i := range 3 { // from a worker that may sleep
+		if err := e.SendFrame(1, hello); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for range 1000 {
+			if n, _ = b1.Recv(batch); n > 0 {
+				break
+			}
+			unix.Poll([]unix.PollFd{{Fd: int32(b1.FD()), Events: unix.POLLIN}}, 1000)
+		}
+		if n != 1 || !bytes.Equal(batch[0].Bytes(), hello) {
+			t.Fatalf("%d frames instead of control frame %d", n, i)
+		}
+		b1.Release()
+	}
+	if err := e.SendFrame(7, hello); err == nil {
+		t.Error("a frame was sent by a port that is not there")
 	}
 	// The core port goes; frames are dropped, nothing else happens.
 	e.Publish(&Snapshot{Ports: []*Port{ports[0], nil}, VRFs: []VRF{{"a", table}}})

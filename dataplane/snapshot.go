@@ -7,12 +7,11 @@ import (
 
 	"msee/dataplane/fib"
 	"msee/dataplane/port"
-	"msee/vlan"
 )
 
 // Snapshot is everything the workers read: immutable once published, replaced
-// as a whole. Only the live members of a NextHopGroup change under it, so that
-// losing a neighbor is one store per group whatever the number of routes.
+// as a whole. Only an Adjacency changes under it, so that losing a neighbor is
+// one store whatever the number of groups and routes.
 type Snapshot struct {
 	Ports []*Port // by Port.Index; nil where there is none
 	VRFs  []VRF   // by Subinterface.VRF
@@ -32,6 +31,9 @@ type Port struct {
 	Port     port.Port
 	TPID     uint16 // of the outer tag
 	Counters *PortCounters
+	// EAPOL is where 802.1X frames go, copied, Ethernet header included: the
+	// KaY of this port. Nil if it has none; when full, frames are dropped.
+	EAPOL chan<- []byte
 
 	// Arrays rather than maps: a tag is its own index. dot1q[0] is the
 	// untagged subinterface.
@@ -94,54 +96,6 @@ func newLimits() *limits {
 		icmp:  newTokenBucket(icmpPerSecond, icmpBurst),
 		glean: newTokenBucket(gleanPerSecond, gleanPerSecond/4),
 	}
-}
-
-// NextHopGroup is where a route leads. Routes share groups.
-type NextHopGroup struct {
-	Kind GroupKind
-	// NextHops are all members, resolved or not, for resolution and for show.
-	NextHops []NextHop
-	// live are the members that can be used now, in NextHops' order.
-	live atomic.Pointer[[]*Rewrite]
-}
-
-// GroupKind says what a route does with a packet.
-type GroupKind uint8
-
-const (
-	Forward   GroupKind = iota // to one of the live members
-	Local                      // ours: to the kernel
-	Glean                      // on a connected subnet, neighbor not known yet
-	Blackhole                  // discard
-)
-
-func (k GroupKind) String() string {
-	return [...]string{"forward", "local", "glean", "blackhole"}[k]
-}
-
-// NextHop is a neighbor on a subinterface. In a Glean group Addr is invalid:
-// the packet's own destination is the neighbor.
-type NextHop struct {
-	Subinterface *Subinterface
-	Addr         netip.Addr
-}
-
-// Rewrite is a resolved adjacency: all it takes to send a packet to a
-// neighbor. It is immutable.
-type Rewrite struct {
-	Out    *Subinterface
-	Header vlan.Header
-}
-
-// SetLive replaces the members that can be used now; one atomic store.
-func (g *NextHopGroup) SetLive(live []*Rewrite) { g.live.Store(&live) }
-
-// Live returns the members that can be used now.
-func (g *NextHopGroup) Live() []*Rewrite {
-	if p := g.live.Load(); p != nil {
-		return *p
-	}
-	return nil
 }
 
 // Counters are a subinterface's. Workers add to them at most once per batch

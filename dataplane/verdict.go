@@ -11,6 +11,7 @@ const (
 	Transmit   // left through a port
 	Fragmented // left through a port in pieces: IPv4 without DF, too big for its MTU
 
+	PuntEAPOL     // to the port's KaY: 802.1X
 	PuntARP       // to the kernel: ARP
 	PuntLinkLocal // to the kernel: IPv6 link scope (neighbour discovery, ff02::, fe80::)
 	PuntLocal     // to the kernel: unicast to one of our addresses (BGP, ICMP)
@@ -19,7 +20,7 @@ const (
 	DropRunt            // shorter than its headers
 	DropTruncated       // longer than the port could hold
 	DropNotForUs        // unicast to another station, or a group packet we do not forward
-	DropEtherType       // neither IPv4, IPv6 nor ARP
+	DropEtherType       // neither IPv4, IPv6 nor ARP; or EAPOL where nobody speaks it
 	DropUnknownVLAN     // no subinterface has these tags
 	DropMalformed       // IP version, header length or total length is wrong
 	DropChecksum        // the IPv4 header checksum is wrong
@@ -27,11 +28,11 @@ const (
 	DropForeignNeighbor // ARP or link scope from an address that is on no subnet of the subinterface
 	DropNoRoute         // no route; the sender is told
 	DropBlackhole       // the route says discard
-	DropUnresolved      // the next hop's link-layer address is not known yet
+	DropUnresolved      // no next hop can be used: down, or its link-layer address not known yet
 	DropTTL             // TTL or hop limit ran out; the sender is told
 	DropTooBig          // does not fit the egress MTU; the sender is told
-	DropPuntPoliced     // to the kernel, but above the punt rate
-	DropPuntFailed      // to the kernel, but its queue was full or the TAP is gone
+	DropPuntPoliced     // to the kernel or the KaY, but above the punt rate
+	DropPuntFailed      // to the kernel or the KaY, but its queue was full or the TAP is gone
 	DropEgressFull      // the egress queue had no room
 	DropEgressDown      // the egress port is gone
 	verdictCount        = iota
@@ -40,6 +41,7 @@ const (
 var verdictNames = [verdictCount]string{
 	Transmit:            "transmit",
 	Fragmented:          "fragmented",
+	PuntEAPOL:           "punt-eapol",
 	PuntARP:             "punt-arp",
 	PuntLinkLocal:       "punt-link-local",
 	PuntLocal:           "punt-local",

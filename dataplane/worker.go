@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"log/slog"
-	"net/netip"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -41,7 +40,9 @@ type Worker struct {
 	asked     [64]question // recent resolution requests
 
 	epoll        int
-	wake         int // eventfd: a snapshot to adopt, or stop
+	wake         int // eventfd: a snapshot to adopt, mail, or stop
+	mail         chan func(*Worker)
+	eapol        tokenBucket // 802.1X frames to the KaY
 	taps         map[int]*Subinterface
 	injectBufs   [][]byte
 	injectFrames []port.Frame
@@ -82,6 +83,8 @@ func newWorker(e *Engine, index int, p port.Port) (*Worker, error) {
 		fragments:    make([]port.Frame, 0, fragmentPool),
 		taps:         map[int]*Subinterface{},
 		injectFrames: make([]port.Frame, injectBatch),
+		mail:         make(chan func(*Worker), mailQueue),
+		eapol:        newTokenBucket(puntEAPOLPerSecond, puntEAPOLPerSecond/2),
 		done:         make(chan struct{}),
 	}
 	for range injectBatch {
@@ -153,6 +156,9 @@ const errorPause = 100 * time.Millisecond
 func (w *Worker) step() int {
 	if snap := w.engine.snap.Load(); snap != w.snap {
 		w.adopt(snap)
+	}
+	if len(w.mail) > 0 {
+		w.readMail()
 	}
 	n, err := w.device.Recv(w.batch)
 	if err != nil {
@@ -235,11 +241,43 @@ func (w *Worker) publishCounters(frames, bytes uint64) {
 	}
 }
 
+// egressTo returns the queue of an egress port; nil if the port is gone, or so
+// new that this worker has yet to adopt the snapshot that has it.
+func (w *Worker) egressTo(portIndex int) *egressQueue {
+	if portIndex < len(w.egress) {
+		return w.egress[portIndex]
+	}
+	return nil
+}
+
 // enqueueControl puts a frame of our own in line, ahead of forwarded ones.
 func (w *Worker) enqueueControl(portIndex int, f *port.Frame) {
-	if q := w.egress[portIndex]; q != nil {
+	if q := w.egressTo(portIndex); q != nil {
 		q.control = append(q.control, f)
 	}
+}
+
+// mailQueue bounds how many functions of the control side wait for a worker.
+const mailQueue = 64
+
+// post has the worker run f between two batches, soon. It is safe from any
+// goroutine, does not wait, and reports whether there was room.
+func (w *Worker) post(f func(*Worker)) bool {
+	select {
+	case w.mail <- f:
+		w.kick()
+		return true
+	default:
+		return false
+	}
+}
+
+// readMail runs what the control side has posted, and sends what came of it.
+func (w *Worker) readMail() {
+	for range len(w.mail) {
+		(<-w.mail)(w)
+	}
+	w.transmit()
 }
 
 // wait sleeps until the port, a TAP or the engine has something, at most
@@ -332,24 +370,22 @@ func (w *Worker) watch(fd int) {
 
 // question is a neighbor that was asked for not long ago.
 type question struct {
-	sub  *Subinterface
-	addr netip.Addr
-	at   time.Duration
+	neighbor *Adjacency
+	at       time.Duration
 }
 
 // askAgain is how long a worker waits before it asks for a neighbor again.
 const askAgain = 200 * time.Millisecond
 
 // resolve asks the control side, without waiting, to find a neighbor.
-func (w *Worker) resolve(s *Subinterface, addr netip.Addr) {
-	b := addr.As16()
-	q := &w.asked[(b[15]^b[14]<<3)%64]
-	if q.sub == s && q.addr == addr && w.now-q.at < askAgain {
+func (w *Worker) resolve(a *Adjacency) {
+	q := &w.asked[a.seed%uint64(len(w.asked))]
+	if q.neighbor == a && w.now-q.at < askAgain {
 		return
 	}
-	*q = question{s, addr, w.now}
+	*q = question{a, w.now}
 	select {
-	case w.engine.unresolved <- Unresolved{s, addr}:
+	case w.engine.unresolved <- a:
 	default: // the control side is behind; the next packet asks again
 	}
 }

@@ -496,17 +496,14 @@ func (e *Edge) sessionConfigs() []bgp.SessionConfig {
 func (e *Edge) rebuild(v *vrf) {
 	old := v.fwd
 	v.fwd = newForwarding()
+	v.fwd.inherit(old)
 	for _, s := range v.subs {
 		v.fwd.connect(s)
-	}
-	for h, n := range old.macs {
-		if v.subs[h.sub.cfg.Name] == h.sub {
-			v.fwd.neighborChanged(h, n, true)
-		}
 	}
 	for prefix, nextHops := range v.rib.NextHops() {
 		v.fwd.set(v.fwd.routed, prefix, e.routeTo(v, nextHops))
 	}
+	v.fwd.settle()
 }
 
 // portTables makes the demultiplexing tables of all ports.

@@ -155,8 +155,8 @@ func (e *Edge) control() {
 			e.speakerEvents(ev)
 		case n := <-e.neighbors:
 			e.neighborChanged(n)
-		case u := <-e.engine.Unresolved():
-			e.resolve(u)
+		case neighbor := <-e.engine.Unresolved():
+			e.resolve(neighbor)
 		case s := <-e.engine.LostTaps():
 			e.remakeTap(s)
 		case _, ok := <-e.links:
@@ -300,14 +300,14 @@ func (e *Edge) routeTo(v *vrf, nextHops []bgp.NextHop) *group {
 		}
 		h := hop{v.subs[s.cfg.Subinterface], nh.Addr}
 		hops = append(hops, h)
-		if v.fwd.adjacent[h] == nil {
+		if !v.fwd.resolved(h) {
 			e.asking[h] = true
 		}
 	}
 	if len(hops) == 0 {
 		return nil
 	}
-	return v.fwd.group(dataplane.Forward, hops...)
+	return v.fwd.group(dataplane.Forward, nil, hops, nil)
 }
 
 func (e *Edge) neighborChanged(n neighbor) {
@@ -322,11 +322,11 @@ func (e *Edge) neighborChanged(n neighbor) {
 }
 
 // resolve asks for a neighbor that packets wait for.
-func (e *Edge) resolve(u dataplane.Unresolved) {
+func (e *Edge) resolve(neighbor *dataplane.Adjacency) {
 	for _, v := range e.vrfs {
-		for _, s := range v.subs {
-			if s.dp == u.Subinterface && u.Addr.IsValid() {
-				e.asking[hop{s, u.Addr}] = true
+		for h, a := range v.fwd.adjacencies {
+			if a.Adjacency == neighbor {
+				e.asking[h] = true
 			}
 		}
 	}
@@ -353,7 +353,7 @@ func (e *Edge) tick(now time.Time) {
 	turn := byte(now.Unix() % probeEvery)
 	for _, v := range e.vrfs {
 		for h := range v.fwd.nextHops {
-			if b := h.addr.As16(); b[15]%probeEvery == turn || v.fwd.adjacent[h] == nil {
+			if b := h.addr.As16(); b[15]%probeEvery == turn || !v.fwd.resolved(h) {
 				e.asking[h] = true
 			}
 		}

@@ -14,7 +14,7 @@ import (
 // From RIB to FIB: routes point at next-hop groups, groups at adjacencies, and
 // adjacencies mirror the kernel's neighbor table. A route is programmed when
 // the RIB says so, whether its next hops are resolved or not; a neighbor that
-// comes or goes touches groups, never routes.
+// comes or goes touches its adjacency, never groups or routes.
 
 // hop names a neighbor within a VRF. An invalid addr stands for whichever
 // neighbor a packet is for (a connected subnet).
@@ -23,12 +23,20 @@ type hop struct {
 	addr netip.Addr
 }
 
+// adjacency is a neighbor that the kernel knows or that groups lead to.
+type adjacency struct {
+	*dataplane.Adjacency
+	hop
+	mac   port.MAC // if resolved
+	users int      // groups that have it
+}
+
 // group is a next-hop group, shared by all routes with the same hops.
 type group struct {
 	*dataplane.NextHopGroup
 	key   string
-	hops  []hop
-	users int // prefixes that lead here
+	hops  []hop // members, then backups
+	users int   // prefixes that lead here
 }
 
 // forwarding is a VRF's forwarding state on the control side. It collects
@@ -40,63 +48,80 @@ type forwarding struct {
 	// router.
 	connected, routed map[netip.Prefix]*group
 
-	groups   map[string]*group
-	using    map[hop][]*group           // groups by their members
-	adjacent map[hop]*dataplane.Rewrite // resolved neighbors
-	macs     map[hop]port.MAC           // theirs
-	changes  []fib.Change[*dataplane.NextHopGroup]
+	groups      map[string]*group
+	adjacencies map[hop]*adjacency
+	changes     []fib.Change[*dataplane.NextHopGroup]
 }
 
 func newForwarding() *forwarding {
 	return &forwarding{
-		table:     fib.New[*dataplane.NextHopGroup](),
-		connected: map[netip.Prefix]*group{},
-		routed:    map[netip.Prefix]*group{},
-		groups:    map[string]*group{},
-		using:     map[hop][]*group{},
-		adjacent:  map[hop]*dataplane.Rewrite{},
-		macs:      map[hop]port.MAC{},
+		table:       fib.New[*dataplane.NextHopGroup](),
+		connected:   map[netip.Prefix]*group{},
+		routed:      map[netip.Prefix]*group{},
+		groups:      map[string]*group{},
+		adjacencies: map[hop]*adjacency{},
 	}
 }
 
-// group returns the group of that kind with those hops, making it if need be.
-func (f *forwarding) group(kind dataplane.GroupKind, hops ...hop) *group {
+// group returns the group of that kind, making it if need be: a Forward group
+// leads to the members, and to the backups if none of them can be used, a
+// Neighbor group to its one member, a Glean group to the subnet of out.
+func (f *forwarding) group(kind dataplane.GroupKind, out *subinterface, members, backup []hop) *group {
 	var b strings.Builder
 	b.WriteString(kind.String())
-	for _, h := range hops {
-		b.WriteString(" " + h.sub.cfg.Name + "/")
-		if h.addr.IsValid() {
-			b.WriteString(h.addr.String())
+	if out != nil {
+		b.WriteString(" " + out.cfg.Name)
+	}
+	for i, h := range slices.Concat(members, backup) {
+		if i == len(members) {
+			b.WriteString(" backup")
 		}
+		b.WriteString(" " + h.sub.cfg.Name + "/" + h.addr.String())
 	}
 	key := b.String()
 	g := f.groups[key]
 	if g == nil {
-		g = &group{NextHopGroup: &dataplane.NextHopGroup{Kind: kind}, key: key, hops: hops}
-		for _, h := range hops {
-			g.NextHops = append(g.NextHops, dataplane.NextHop{Subinterface: h.sub.dp, Addr: h.addr})
+		g = &group{NextHopGroup: &dataplane.NextHopGroup{Kind: kind, Members: f.use(members), Backup: f.use(backup)},
+			key: key, hops: slices.Concat(members, backup)}
+		if out != nil {
+			g.Out = out.dp
 		}
 		f.groups[key] = g
-		for _, h := range hops {
-			f.using[h] = append(f.using[h], g)
-		}
-		f.refresh(g)
 	}
 	return g
 }
 
-// refresh sets a group's live members from the adjacencies: one store.
-func (f *forwarding) refresh(g *group) {
-	if g.Kind != dataplane.Forward {
-		return
+// use returns the adjacencies of hops for one more group.
+func (f *forwarding) use(hops []hop) (adjacencies []*dataplane.Adjacency) {
+	for _, h := range hops {
+		a := f.adjacency(h)
+		a.users++
+		adjacencies = append(adjacencies, a.Adjacency)
 	}
-	live := make([]*dataplane.Rewrite, 0, len(g.hops))
-	for _, h := range g.hops {
-		if r := f.adjacent[h]; r != nil {
-			live = append(live, r)
-		}
+	return adjacencies
+}
+
+// adjacency returns a neighbor's adjacency, making it if need be.
+func (f *forwarding) adjacency(h hop) *adjacency {
+	a := f.adjacencies[h]
+	if a == nil {
+		a = &adjacency{Adjacency: dataplane.NewAdjacency(h.sub.cfg.Name, h.addr), hop: h}
+		f.adjacencies[h] = a
 	}
-	g.SetLive(live)
+	return a
+}
+
+// forget drops an adjacency that nobody needs any more.
+func (f *forwarding) forget(a *adjacency) {
+	if a.users == 0 && a.Rewrite() == nil {
+		delete(f.adjacencies, a.hop)
+	}
+}
+
+// resolved reports whether a neighbor's MAC is known.
+func (f *forwarding) resolved(h hop) bool {
+	a := f.adjacencies[h]
+	return a != nil && a.Rewrite() != nil
 }
 
 // set makes prefix lead to g in one of the two route maps, nil to nowhere.
@@ -131,10 +156,9 @@ func (f *forwarding) set(routes map[netip.Prefix]*group, prefix netip.Prefix, g 
 func (f *forwarding) free(g *group) {
 	delete(f.groups, g.key)
 	for _, h := range g.hops {
-		f.using[h] = slices.DeleteFunc(f.using[h], func(u *group) bool { return u == g })
-		if len(f.using[h]) == 0 {
-			delete(f.using, h)
-		}
+		a := f.adjacencies[h]
+		a.users--
+		f.forget(a)
 	}
 }
 
@@ -152,9 +176,9 @@ func (f *forwarding) commit() bool {
 // its own addresses, and nothing for the all-ones and all-zeroes hosts of an
 // IPv4 subnet (RFC 3021 excepts /31).
 func (f *forwarding) connect(s *subinterface) {
-	glean := f.group(dataplane.Glean, hop{sub: s})
-	local := f.group(dataplane.Local)
-	discard := f.group(dataplane.Blackhole)
+	glean := f.group(dataplane.Glean, s, nil, nil)
+	local := f.group(dataplane.Local, nil, nil, nil)
+	discard := f.group(dataplane.Blackhole, nil, nil, nil)
 	for _, p := range s.cfg.Addresses {
 		subnet := p.Masked()
 		f.set(f.connected, subnet, glean)
@@ -167,42 +191,63 @@ func (f *forwarding) connect(s *subinterface) {
 }
 
 // neighborChanged records that a neighbor can be reached at mac, or not any
-// more, and turns the groups it is in. It reports whether anything changed.
+// more: one store. It reports whether anything changed.
 func (f *forwarding) neighborChanged(h hop, mac port.MAC, usable bool) bool {
+	a := f.adjacency(h)
+	defer f.forget(a)
 	var r *dataplane.Rewrite
 	if usable {
 		r = &dataplane.Rewrite{Out: h.sub.dp,
 			Header: vlan.NewHeader(mac, h.sub.port.port.MAC(), h.sub.port.cfg.TPID, h.sub.dp.Outer, h.sub.dp.Inner)}
 	}
-	switch old := f.adjacent[h]; {
-	case r == nil && old == nil, r != nil && old != nil && *r == *old:
+	if old := a.Rewrite(); old == r || old != nil && r != nil && *old == *r {
 		return false
-	case r == nil:
-		delete(f.adjacent, h)
-		delete(f.macs, h)
-	default:
-		f.adjacent[h], f.macs[h] = r, mac
 	}
-	for _, g := range f.using[h] {
-		f.refresh(g)
-	}
-	// A neighbor is a host route of its own within its subnet, unless the
-	// address is no host's: ours, or the subnet's ends.
-	now := f.connected[host(h.addr)]
-	if subnetOf(h.sub.cfg.Addresses, h.addr) && (now == nil || now.Kind == dataplane.Forward) {
-		var g *group
-		if usable {
-			g = f.group(dataplane.Forward, h)
-		}
-		f.set(f.connected, host(h.addr), g)
-	}
+	a.Resolve(r)
+	a.mac = mac
+	f.connectNeighbor(h, usable)
 	return true
+}
+
+// connectNeighbor makes a neighbor a host route of its own within its subnet, or
+// unmakes it, unless the address is no host's: ours, or the subnet's ends.
+func (f *forwarding) connectNeighbor(h hop, usable bool) {
+	now := f.connected[host(h.addr)]
+	if !subnetOf(h.sub.cfg.Addresses, h.addr) || now != nil && now.Kind != dataplane.Neighbor {
+		return
+	}
+	var g *group
+	if usable {
+		g = f.group(dataplane.Neighbor, nil, []hop{h}, nil)
+	}
+	f.set(f.connected, host(h.addr), g)
+}
+
+// inherit takes over the adjacencies of the VRF's state before, of subinterfaces
+// that are still there. They stay the same objects: whoever else holds one, a BFD
+// session say, holds the one that counts. settle follows when the routes are set.
+func (f *forwarding) inherit(old *forwarding) {
+	for h, a := range old.adjacencies {
+		if h.sub.vrf.subs[h.sub.cfg.Name] == h.sub {
+			a.users = 0
+			f.adjacencies[h] = a
+		}
+	}
+}
+
+// settle turns the inherited adjacencies to their subinterfaces as they are now.
+func (f *forwarding) settle() {
+	for h, a := range f.adjacencies {
+		if resolved := a.Rewrite() != nil; !f.neighborChanged(h, a.mac, resolved) {
+			f.connectNeighbor(h, resolved)
+		}
+	}
 }
 
 // nextHops yields the next hops of routes, each once.
 func (f *forwarding) nextHops(yield func(hop) bool) {
-	for h := range f.using {
-		if h.addr.IsValid() && !yield(h) {
+	for h, a := range f.adjacencies {
+		if a.users > 0 && !yield(h) {
 			return
 		}
 	}

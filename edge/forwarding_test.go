@@ -56,23 +56,33 @@ func TestConnectedRoutes(t *testing.T) {
 	}
 }
 
+// usable counts the members of a group that can be used.
+func usable(g *dataplane.NextHopGroup) (n int) {
+	for _, a := range g.Members {
+		if a.Usable() != nil {
+			n++
+		}
+	}
+	return n
+}
+
 func TestNeighborTurnsGroups(t *testing.T) {
 	f := newForwarding()
 	s := newSub(t, "core.200", "10.100.255.4/27")
 	f.connect(s)
 	a, b := hop{s, netip.MustParseAddr("10.100.255.12")}, hop{s, netip.MustParseAddr("10.100.255.13")}
 	prefix := netip.MustParsePrefix("10.100.0.0/16")
-	f.set(f.routed, prefix, f.group(dataplane.Forward, a, b))
+	f.set(f.routed, prefix, f.group(dataplane.Forward, nil, []hop{a, b}, nil))
 	g := lookup(f, "10.100.1.1")
-	if n := len(g.Live()); n != 0 {
-		t.Fatalf("%d live members before any neighbor is known", n)
+	if n := usable(g); n != 0 {
+		t.Fatalf("%d usable members before any neighbor is known", n)
 	}
 	f.neighborChanged(a, port.MAC{2, 0, 0, 0, 0, 12}, true)
 	f.neighborChanged(b, port.MAC{2, 0, 0, 0, 0, 13}, true)
-	if n := len(g.Live()); n != 2 {
-		t.Fatalf("%d live members, want 2", n)
+	if n := usable(g); n != 2 {
+		t.Fatalf("%d usable members, want 2", n)
 	}
-	if got := lookup(f, "10.100.255.12"); got.Kind != dataplane.Forward || len(got.Live()) != 1 {
+	if got := lookup(f, "10.100.255.12"); got.Kind != dataplane.Neighbor || usable(got) != 1 {
 		t.Errorf("the neighbor has no host route: %v", got.Kind)
 	}
 	if f.neighborChanged(a, port.MAC{2, 0, 0, 0, 0, 12}, true) {
@@ -80,11 +90,11 @@ func TestNeighborTurnsGroups(t *testing.T) {
 	}
 	table := f.table
 	f.neighborChanged(a, port.MAC{}, false)
-	if n := len(g.Live()); n != 1 {
-		t.Errorf("%d live members after one was lost", n)
+	if n := usable(g); n != 1 {
+		t.Errorf("%d usable members after one was lost", n)
 	}
 	if again, _ := table.Lookup(netip.MustParseAddr("10.100.1.1")); again != g {
-		t.Error("the route was touched, not only its group")
+		t.Error("the route was touched, not only its adjacency")
 	}
 	if got := lookup(f, "10.100.255.12"); got.Kind != dataplane.Glean {
 		t.Errorf("the lost neighbor's address leads to %v", got.Kind)
@@ -94,12 +104,58 @@ func TestNeighborTurnsGroups(t *testing.T) {
 	}
 }
 
+// TestAdjacenciesOutliveARebuild reconfigures a subinterface: what it sends looks
+// different afterwards, by the same adjacency.
+func TestAdjacenciesOutliveARebuild(t *testing.T) {
+	s := newSub(t, "core.200", "10.100.255.4/27")
+	gone := newSub(t, "core.300", "10.101.255.4/27")
+	s.vrf.subs = map[string]*subinterface{s.cfg.Name: s}
+	gone.vrf = s.vrf
+	old := newForwarding()
+	up, down := hop{s, netip.MustParseAddr("10.100.255.12")}, hop{s, netip.MustParseAddr("10.100.255.13")}
+	lost := hop{gone, netip.MustParseAddr("10.101.255.12")}
+	old.set(old.routed, netip.MustParsePrefix("10.100.0.0/16"), old.group(dataplane.Forward, nil, []hop{up, down}, nil))
+	old.neighborChanged(up, port.MAC{2, 0, 0, 0, 0, 12}, true)
+	old.neighborChanged(lost, port.MAC{2, 0, 0, 0, 0, 14}, true)
+	old.adjacencies[down].SetDown(dataplane.DownBFD, true)
+
+	cfg := s.cfg
+	cfg.CTag = 300
+	s.configure(cfg, s.port, s.dp.Counters)
+	f := newForwarding()
+	f.inherit(old)
+	f.connect(s)
+	f.set(f.routed, netip.MustParsePrefix("10.100.0.0/16"), f.group(dataplane.Forward, nil, []hop{up, down}, nil))
+	f.settle()
+	for _, h := range []hop{up, down} {
+		if f.adjacencies[h] == nil || f.adjacencies[h].Adjacency != old.adjacencies[h].Adjacency {
+			t.Errorf("%v has another adjacency", h.addr)
+		}
+	}
+	if f.adjacencies[lost] != nil {
+		t.Error("the adjacency of a removed subinterface is still there")
+	}
+	if r := f.adjacencies[up].Rewrite(); r.Out != s.dp || r.Out.Outer != 300 {
+		t.Errorf("packets leave by %+v", r.Out)
+	}
+	if f.adjacencies[down].Down() != dataplane.DownBFD {
+		t.Error("what BFD said is forgotten")
+	}
+	if g := lookup(f, "10.100.255.12"); g.Kind != dataplane.Neighbor {
+		t.Errorf("the neighbor's host route: %v", g.Kind)
+	}
+	f.set(f.routed, netip.MustParsePrefix("10.100.0.0/16"), nil)
+	if f.adjacencies[down] != nil {
+		t.Error("an adjacency that nobody needs is kept")
+	}
+}
+
 func TestConnectedWinsOverRouted(t *testing.T) {
 	f := newForwarding()
 	s := newSub(t, "core.200", "10.100.255.4/27")
 	h := hop{s, netip.MustParseAddr("10.100.255.12")}
 	subnet := netip.MustParsePrefix("10.100.255.0/27")
-	f.set(f.routed, subnet, f.group(dataplane.Forward, h))
+	f.set(f.routed, subnet, f.group(dataplane.Forward, nil, []hop{h}, nil))
 	if g := lookup(f, "10.100.255.20"); g.Kind != dataplane.Forward {
 		t.Fatalf("routed: %v", g.Kind)
 	}
@@ -135,7 +191,7 @@ func TestGroupsAreSharedAndFreed(t *testing.T) {
 			delete(model, p)
 		} else {
 			first := rnd.IntN(3)
-			g := f.group(dataplane.Forward, hops[first:first+1+rnd.IntN(2)]...)
+			g := f.group(dataplane.Forward, nil, hops[first:first+1+rnd.IntN(2)], nil)
 			f.set(f.routed, p, g)
 			model[p] = g.key
 		}
@@ -154,6 +210,16 @@ func TestGroupsAreSharedAndFreed(t *testing.T) {
 	}
 	if f.table.Len4() != len(model) {
 		t.Errorf("%d routes, want %d", f.table.Len4(), len(model))
+	}
+	users := 0
+	for _, g := range f.groups {
+		users += len(g.Members)
+	}
+	for _, a := range f.adjacencies {
+		users -= a.users
+	}
+	if users != 0 {
+		t.Errorf("the adjacencies' users are %d fewer than the groups' members", users)
 	}
 	if len(f.groups) != len(used) {
 		t.Errorf("%d groups are kept, %d are in use", len(f.groups), len(used))

@@ -229,7 +229,7 @@ func (v *vrf) routes() []RouteStatus {
 		row := RouteStatus{VRF: v.cfg.Name, Prefix: prefix, Source: sourceOf(g)}
 		for _, h := range g.hops {
 			row.Paths = append(row.Paths, PathStatus{NextHop: h.addr, Interface: h.sub.cfg.Name,
-				State: bgp.PathBest, Resolved: v.fwd.adjacent[h] != nil})
+				State: bgp.PathBest, Resolved: v.fwd.resolved(h)})
 		}
 		rows = append(rows, row)
 	}
@@ -255,7 +255,7 @@ func (v *vrf) path(c bgp.Candidate) PathStatus {
 	p := PathStatus{NextHop: c.Attrs.NextHop, Interface: v.interfaceOf(c.Peer.Name), Session: c.Peer.Name,
 		ASPath: c.Attrs.ASPath, Origin: c.Attrs.Origin, Weight: c.Peer.Weight, State: c.State, Why: c.Why, Stale: c.Stale}
 	if s := v.subs[p.Interface]; s != nil {
-		p.Resolved = v.fwd.adjacent[hop{s, p.NextHop}] != nil
+		p.Resolved = v.fwd.resolved(hop{s, p.NextHop})
 	}
 	return p
 }
