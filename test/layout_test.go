@@ -33,10 +33,11 @@ var house = [][]string{
 // tests may import whatever they need; nothing may import them.
 var tests = []string{"test", "test/bench"}
 
-// control and forwarding meet in assembly, and nowhere else.
+// control and forwarding meet in assembly, and nowhere else. Package macsec is
+// neither: frames go through it, and the KaY gives it keys.
 var (
 	control    = []string{"bgp", "bgp/speaker"}
-	forwarding = []string{"dataplane", "dataplane/fib", "dataplane/port", "fastpath", "macsec"}
+	forwarding = []string{"dataplane", "dataplane/fib", "dataplane/port", "fastpath"}
 	assembly   = "edge"
 )
 
