@@ -26,7 +26,7 @@ var house = [][]string{
 	{"config", "circuit"},
 	{"bgp/speaker", "bgp"},
 	{"dataplane"},
-	{"fastpath", "dataplane/fib", "dataplane/port", "macsec", "vlan"},
+	{"bfd", "fastpath", "dataplane/fib", "dataplane/port", "macsec", "vlan"},
 	{"netns"},
 }
 
