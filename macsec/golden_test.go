@@ -134,3 +134,57 @@ func mustNew(t testing.TB, cfg Config) *SecY {
 	must(t, err)
 	return s
 }
+
+// TestIEEEVectors does the same with the vectors of 802.1AE-2018 annex C.
+func TestIEEEVectors(t *testing.T) {
+	raw, err := os.ReadFile("testdata/ieee.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors []struct {
+		Name, Key, SCI, Plain, Sealed string
+		Suite                         CipherSuite
+		PN                            uint64
+	}
+	if err := json.Unmarshal(raw, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	if len(vectors) != 32 {
+		t.Fatalf("%d vectors, want 32", len(vectors))
+	}
+	for _, v := range vectors {
+		t.Run(v.Name, func(t *testing.T) {
+			plain, sealed := unhex(t, v.Plain), unhex(t, v.Sealed)
+			sak := SAK{Suite: v.Suite, Key: unhex(t, v.Key)}
+			if sealed[14]&tciE != 0 {
+				sak.Confidentiality = Confidentiality0
+			}
+			var ssci uint32
+			if v.Suite.XPN() {
+				ssci = 0x7a30c118
+				sak.Salt = Salt(unhex(t, "e630e81a48de86a21c66fa6d"))
+			}
+			b := unhex(t, v.SCI)
+			sci := NewSCI([6]byte(b), uint16(b[6])<<8|uint16(b[7]))
+			an := sealed[14] & maskAN
+			tx := mustNew(t, Config{SCI: sci, ProtectFrames: true, UseES: sealed[14]&tciES != 0, IncludeSCI: sealed[14]&tciSC != 0})
+			must(t, tx.InstallTxSA(an, sak, ssci, v.PN))
+			must(t, tx.EnableTxSA(an))
+			rx := mustNew(t, Config{SCI: sciB, ReplayProtect: true})
+			must(t, rx.CreateRxSC(sci))
+			must(t, rx.InstallRxSA(sci, an, sak, ssci, v.PN))
+			must(t, rx.EnableRxSA(sci, an))
+
+			buf, start, end := room(plain)
+			start, end, o := tx.Seal(buf, start, end)
+			if o != OK || !bytes.Equal(buf[start:end], sealed) {
+				t.Errorf("sealed %v\n%x, want\n%x", o, buf[start:end], sealed)
+			}
+			got := bytes.Clone(sealed)
+			start, end, o = rx.Open(got, 0, len(got))
+			if o != OK || !bytes.Equal(got[start:end], plain) {
+				t.Errorf("opened %v\n%x, want\n%x", o, got[start:end], plain)
+			}
+		})
+	}
+}
