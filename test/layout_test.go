@@ -26,7 +26,7 @@ var house = [][]string{
 	{"config", "circuit"},
 	{"bgp/speaker", "bgp"},
 	{"dataplane"},
-	{"bfd", "fastpath", "dataplane/fib", "dataplane/port", "macsec", "vlan"},
+	{"bfd", "fastpath", "dataplane/fib", "dataplane/gso", "dataplane/port", "macsec", "vlan"},
 	{"netns"},
 }
 
@@ -37,7 +37,7 @@ var tests = []string{"test", "test/bench"}
 // neither: frames go through it, and the KaY gives it keys.
 var (
 	control    = []string{"bgp", "bgp/speaker"}
-	forwarding = []string{"dataplane", "dataplane/fib", "dataplane/port", "fastpath"}
+	forwarding = []string{"dataplane", "dataplane/fib", "dataplane/gso", "dataplane/port", "fastpath"}
 	assembly   = "edge"
 )
 
