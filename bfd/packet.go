@@ -61,6 +61,9 @@ const (
 	AuthSequence      // outside the window: a replay
 	AuthFailed        // the digest or password is wrong
 	AdminDownDiscards // the session is disabled here
+	BadHopLimit       // not 255: it has crossed a router (RFC 5881 §5)
+	BadChecksum       // of the UDP datagram
+	RateLimited       // more than any sessions agree on
 	reasonCount       = iota
 )
 
@@ -81,6 +84,9 @@ var reasonNames = [reasonCount]string{
 	AuthSequence:      "auth-sequence",
 	AuthFailed:        "auth-failed",
 	AdminDownDiscards: "admin-down",
+	BadHopLimit:       "bad-hop-limit",
+	BadChecksum:       "bad-checksum",
+	RateLimited:       "rate-limited",
 }
 
 func (r Reason) String() string { return reasonNames[r] }

@@ -116,6 +116,9 @@ func New(cfg Config, seed uint64, now time.Duration) *Session {
 // State returns the session's state and why it is not Up.
 func (s *Session) State() (State, Diag) { return s.state, s.diag }
 
+// RemoteState returns the state that the peer has told last.
+func (s *Session) RemoteState() State { return s.remoteState }
+
 // Config returns what the session was told last.
 func (s *Session) Config() Config { return s.cfg }
 
@@ -244,6 +247,9 @@ func (s *Session) TxInterval() time.Duration {
 	return max(s.txInUse, s.remoteMinRx)
 }
 
+// Overdue reports that the detection time is over at now.
+func (s *Session) Overdue(now time.Duration) bool { return now >= s.expiry }
+
 // detectionTime is how long the peer may be silent (RFC 5880 §6.8.4).
 func (s *Session) detectionTime() time.Duration {
 	return time.Duration(s.remoteDetectMult) * s.rxInterval()
@@ -302,7 +308,7 @@ func (s *Session) maySend() bool {
 // machine that both share: a look later than half an interval extends the
 // detection time by one interval, once.
 func (s *Session) Expire(now time.Duration) {
-	if now < s.expiry {
+	if !s.Overdue(now) {
 		return
 	}
 	if late := now - s.expiry; s.state >= Init && !s.excused && late > s.rxInterval()/2 {

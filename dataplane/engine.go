@@ -26,6 +26,7 @@ type Engine struct {
 	workers    map[int]*Worker // by port index
 	unresolved chan *Adjacency
 	lostTaps   chan *Subinterface
+	bfdChanged chan struct{}
 }
 
 // lostTapsQueue bounds how many lost TAPs wait to be noticed.
@@ -38,7 +39,8 @@ const unresolvedQueue = 256
 // NewEngine returns an engine without ports.
 func NewEngine(log *slog.Logger) *Engine {
 	e := &Engine{log: log, epoch: time.Now(), workers: map[int]*Worker{},
-		unresolved: make(chan *Adjacency, unresolvedQueue), lostTaps: make(chan *Subinterface, lostTapsQueue)}
+		unresolved: make(chan *Adjacency, unresolvedQueue), lostTaps: make(chan *Subinterface, lostTapsQueue),
+		bfdChanged: make(chan struct{}, 1)}
 	e.snap.Store(&Snapshot{})
 	return e
 }

@@ -234,6 +234,9 @@ func (w *Worker) lookup(p *packet) Verdict {
 		if p.generated {
 			return DropMartian // an answer to ourselves: the source was forged
 		}
+		if v := w.localBFD(p); v != proceed {
+			return v
+		}
 		return w.punt(p, PuntLocal)
 	case Glean:
 		return w.puntGlean(p, group.Out)

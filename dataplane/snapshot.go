@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"msee/bfd"
 	"msee/dataplane/fib"
 	"msee/dataplane/port"
 )
@@ -115,4 +116,5 @@ type PortCounters struct {
 	TxDrops           atomic.Uint64
 	Errors            atomic.Uint64 // of the device, receive and transmit
 	Verdicts          [verdictCount]atomic.Uint64
+	BFDDiscards       [bfd.Reasons]atomic.Uint64 // why DropBFD, and what else a session did not take
 }

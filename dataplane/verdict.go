@@ -12,6 +12,7 @@ const (
 	Fragmented // left through a port in pieces: IPv4 without DF, too big for its MTU
 
 	PuntEAPOL     // to the port's KaY: 802.1X
+	LocalBFD      // taken by a BFD session here, or an echo sent back
 	PuntARP       // to the kernel: ARP
 	PuntLinkLocal // to the kernel: IPv6 link scope (neighbour discovery, ff02::, fe80::)
 	PuntLocal     // to the kernel: unicast to one of our addresses (BGP, ICMP)
@@ -31,6 +32,7 @@ const (
 	DropUnresolved      // no next hop can be used: down, or its link-layer address not known yet
 	DropTTL             // TTL or hop limit ran out; the sender is told
 	DropTooBig          // does not fit the egress MTU; the sender is told
+	DropBFD             // for a BFD session, which did not take it; see PortCounters.BFDDiscards
 	DropPuntPoliced     // to the kernel or the KaY, but above the punt rate
 	DropPuntFailed      // to the kernel or the KaY, but its queue was full or the TAP is gone
 	DropEgressFull      // the egress queue had no room
@@ -42,6 +44,7 @@ var verdictNames = [verdictCount]string{
 	Transmit:            "transmit",
 	Fragmented:          "fragmented",
 	PuntEAPOL:           "punt-eapol",
+	LocalBFD:            "local-bfd",
 	PuntARP:             "punt-arp",
 	PuntLinkLocal:       "punt-link-local",
 	PuntLocal:           "punt-local",
@@ -60,6 +63,7 @@ var verdictNames = [verdictCount]string{
 	DropUnresolved:      "drop-unresolved",
 	DropTTL:             "drop-ttl",
 	DropTooBig:          "drop-too-big",
+	DropBFD:             "drop-bfd",
 	DropPuntPoliced:     "drop-punt-policed",
 	DropPuntFailed:      "drop-punt-failed",
 	DropEgressFull:      "drop-egress-full",

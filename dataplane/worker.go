@@ -43,6 +43,7 @@ type Worker struct {
 	wake         int // eventfd: a snapshot to adopt, mail, or stop
 	mail         chan func(*Worker)
 	eapol        tokenBucket // 802.1X frames to the KaY
+	bfd          bfdTable
 	taps         map[int]*Subinterface
 	injectBufs   [][]byte
 	injectFrames []port.Frame
@@ -98,7 +99,13 @@ func newWorker(e *Engine, index int, p port.Port) (*Worker, error) {
 		unix.Close(w.epoll)
 		return nil, err
 	}
+	if err := w.bfd.open(); err != nil {
+		unix.Close(w.epoll)
+		unix.Close(w.wake)
+		return nil, err
+	}
 	w.watch(w.wake)
+	w.watch(w.bfd.timer)
 	if p.FD() >= 0 {
 		w.watch(p.FD())
 	}
@@ -113,7 +120,9 @@ func (w *Worker) run() {
 	batches := 0             // since the TAPs had their turn
 	var waited time.Duration // how long the last sleep was
 	for !w.stopping.Load() {
-		if w.step() > 0 {
+		n := w.step()
+		w.serveBFD(n)
+		if n > 0 {
 			if batches++; batches >= tapCheckEvery {
 				w.wait(0)
 				batches = 0
@@ -297,6 +306,9 @@ func (w *Worker) wait(timeout int) {
 		if fd == w.wake {
 			var buf [8]byte
 			unix.Read(w.wake, buf[:])
+		} else if fd == w.bfd.timer {
+			var buf [8]byte
+			unix.Read(fd, buf[:]) // serveBFD follows
 		} else if s := w.taps[fd]; s != nil {
 			w.inject(s)
 		}
@@ -409,6 +421,7 @@ func (w *Worker) release() {
 			q.sender.Close()
 		}
 	}
+	w.bfd.close()
 	unix.Close(w.epoll)
 	unix.Close(w.wake)
 }
