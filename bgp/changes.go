@@ -10,6 +10,10 @@ import (
 type Changes struct {
 	Routes  []RouteChange // for the FIB: prefixes whose next hops changed
 	Updates []Update      // for the speaker: Adj-RIB-Out changes, at most one Update per session
+	// Exceeded are the sessions that have just announced more than their
+	// MaxPrefixes. Their routes are gone, and what they say is ignored until
+	// [RIB.Down]: they are to be ended.
+	Exceeded []string
 }
 
 // RouteChange is a prefix's new next hops.
@@ -28,7 +32,9 @@ type NextHop struct {
 }
 
 // Empty reports whether nothing changed.
-func (c *Changes) Empty() bool { return len(c.Routes) == 0 && len(c.Updates) == 0 }
+func (c *Changes) Empty() bool {
+	return len(c.Routes) == 0 && len(c.Updates) == 0 && len(c.Exceeded) == 0
+}
 
 // batch remembers what the entries touched since the last settle were, so that
 // only what differs in the end is reported.
@@ -104,6 +110,7 @@ func (r *RIB) settle() Changes {
 		}
 		p.was = p.cfg
 	}
+	r.was = r.policy
 	r.endBatch()
 	return c
 }
@@ -170,8 +177,8 @@ func (r *RIB) changeAdjRIBOut(d dirty, was []member, left int) {
 	}
 	now := d.entry.best()
 	for _, p := range r.peers {
-		old := r.exported(p.was, before, d.prefix)
-		a := r.exported(p.cfg, now, d.prefix)
+		old := exported(&r.was, p.was, before, d.prefix)
+		a := exported(&r.policy, p.cfg, now, d.prefix)
 		switch {
 		case a == old || a != nil && old != nil && a.Equal(old):
 		case a != nil:
@@ -185,9 +192,9 @@ func (r *RIB) changeAdjRIBOut(d dirty, was []member, left int) {
 }
 
 // exported is Policy.Export by way of the set's memory.
-func (r *RIB) exported(to *Peer, best member, prefix netip.Prefix) *Attrs {
+func exported(policy *Policy, to *Peer, best member, prefix netip.Prefix) *Attrs {
 	if to == nil || best.from == nil || !to.carries(prefix) {
 		return nil
 	}
-	return best.attrs.export(r.policy.exportAs(to, best.from))
+	return best.attrs.export(policy.exportAs(to, best.from, &best.attrs.Attrs))
 }

@@ -1,13 +1,18 @@
 package bgp
 
-import "slices"
+import (
+	"slices"
+
+	"msee/community"
+)
 
 // exportAs is what export policy makes of a route's attributes.
 type exportAs uint8
 
 const (
 	exportNothing exportAs = iota // the route is not announced
-	exportOwn                     // with an empty AS path, as if it were ours
+	exportVNet                    // with an empty AS path, as if it were ours, and the VNet's communities
+	exportMarked                  // the same with all its communities
 	exportPath                    // with its AS path
 	exportTransit                 // with 65515 replaced by 12076
 	exportKinds   = iota
@@ -21,29 +26,50 @@ func (p *Policy) Export(to, from *Peer, r Route) *Attrs {
 	if !to.carries(r.Prefix) {
 		return nil
 	}
-	return p.exportAs(to, from).attrs(r.Attrs)
+	return p.exportAs(to, from, r.Attrs).attrs(r.Attrs)
 }
 
-// exportAs decides by where a route comes from and where it would go.
-//
-// A Microsoft peering announces nothing yet: that is for route filters.
-func (p *Policy) exportAs(to, from *Peer) exportAs {
+// exportAs decides by where a route comes from and where it would go, and on a
+// Microsoft peering by its communities.
+func (p *Policy) exportAs(to, from *Peer, a *Attrs) exportAs {
 	switch p.Kind {
 	case KindPrivate:
 		return exportPrivate(to, from)
+	case KindMicrosoft:
+		return p.exportMicrosoft(to, from, a)
 	case KindGateway:
 		// A gateway is no transit: what one MSEE says is not told the other.
 		if from.Side == SideLocal && to.Side == SideMSEE {
-			return exportOwn
+			return exportMarked
 		}
 	}
 	return exportNothing
 }
 
+// exportMicrosoft announces to the customer the services that the route filter
+// allows, and to Microsoft's network what the customer announced.
+func (p *Policy) exportMicrosoft(to, from *Peer, a *Attrs) exportAs {
+	switch {
+	case to.Side == SideMicrosoft && from.Side == SideCustomer:
+		return exportPath
+	case to.Side == SideCustomer && from.Side == SideLocal && p.filterPasses(to, a.Communities):
+		return exportMarked
+	}
+	return exportNothing
+}
+
+func (p *Policy) filterPasses(to *Peer, communities []uint32) bool {
+	filter := p.RouteFilter
+	if to.Addr.Is6() {
+		filter = p.RouteFilterIPv6
+	}
+	return slices.ContainsFunc(communities, func(c uint32) bool { return slices.Contains(filter, c) })
+}
+
 func exportPrivate(to, from *Peer) exportAs {
 	switch {
 	case to.Side == SideCustomer && from.Side == SideGateway:
-		return exportOwn // customers see VNets as of 12076 alone
+		return exportVNet // customers see VNets as of 12076 alone
 	case to.Side == SideGateway && from.Side == SideCustomer:
 		return exportPath
 	case to.Side == SideGateway && from.Side == SideGateway && to.Connection != from.Connection:
@@ -54,8 +80,10 @@ func exportPrivate(to, from *Peer) exportAs {
 
 func (e exportAs) attrs(a *Attrs) *Attrs {
 	switch e {
-	case exportOwn:
-		return &Attrs{Origin: a.Origin}
+	case exportVNet:
+		return &Attrs{Origin: a.Origin, Communities: vnetCommunities(a.Communities)}
+	case exportMarked:
+		return &Attrs{Origin: a.Origin, Communities: a.Communities}
 	case exportPath:
 		return &Attrs{Origin: a.Origin, ASPath: a.ASPath}
 	case exportTransit:
@@ -68,4 +96,24 @@ func (e exportAs) attrs(a *Attrs) *Attrs {
 		return &Attrs{Origin: a.Origin, ASPath: path}
 	}
 	return nil
+}
+
+// vnetCommunities are those of a VNet's prefix that customers see: the value
+// that was picked for it and, only if there is one, that of its region.
+func vnetCommunities(all []uint32) []uint32 {
+	var out []uint32
+	custom := false
+	for _, c := range all {
+		switch community.Value(c).Class() {
+		case community.VNetCustom:
+			custom = true
+			out = append(out, c)
+		case community.VNetRegion:
+			out = append(out, c)
+		}
+	}
+	if !custom {
+		return nil
+	}
+	return out
 }

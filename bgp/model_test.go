@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"msee/community"
 )
 
 // model is the RIB's slow twin: it keeps only what was put in, and works out
@@ -14,7 +16,9 @@ import (
 type model struct {
 	policy     Policy
 	peers      []Peer
-	originated []netip.Prefix
+	originated []Route
+	over       map[string]bool // sessions beyond their limit, until they end
+	mayBeStale map[string]bool
 	in         map[string]map[netip.Prefix]*Attrs
 	stale      map[string]map[netip.Prefix]bool
 }
@@ -27,8 +31,8 @@ type modelRoute struct {
 // accepted returns the routes to each prefix that import policy lets pass.
 func (m *model) accepted() map[netip.Prefix][]modelRoute {
 	out := map[netip.Prefix][]modelRoute{}
-	for _, p := range m.originated {
-		out[p] = append(out[p], modelRoute{Peer{Side: SideLocal}, &Attrs{}})
+	for _, o := range m.originated {
+		out[o.Prefix] = append(out[o.Prefix], modelRoute{Peer{Side: SideLocal}, o.Attrs})
 	}
 	for _, peer := range m.peers {
 		for p, a := range m.in[peer.Name] {
@@ -150,6 +154,14 @@ func (o *outcome) setPeers(peers []Peer) {
 	}
 }
 
+// Communities to play with.
+const (
+	storage = community.AS<<16 | 52015
+	sql     = community.AS<<16 | 53015
+	vnet15  = community.AS<<16 | 50015
+	custom  = community.AS<<16 | 20031
+)
+
 // world is a kind of VRF to play in.
 type world struct {
 	policy   Policy
@@ -164,7 +176,7 @@ func worlds() []world {
 	lowerA1.Addr, heavyB.Weight = addr("10.255.0.11"), 10
 	return []world{
 		{PrivatePeering(), []Peer{customer4, customer6, gatewayA0, lowerA1, heavyB}, prefixes},
-		{MicrosoftPeering(pfxs("203.0.113.0/24", "2001:db8::/32")), []Peer{customer4, customer6}, prefixes},
+		{MicrosoftPeering(pfxs("203.0.113.0/24", "2001:db8::/32")), []Peer{customer4, customer6, network4}, prefixes},
 		{Gateway(), []Peer{msee0, msee1}, prefixes},
 	}
 }
@@ -182,7 +194,7 @@ func randomAttrs(r *rand.Rand, p Peer) *Attrs {
 	case 2:
 		a.NextHop = gatewayA0.Addr
 	case 3:
-		a.Communities = []uint32{r.Uint32()}
+		a.Communities = [][]uint32{{r.Uint32()}, {vnet15}, {custom, vnet15}, {custom}}[r.IntN(4)]
 	case 4:
 		a.MED, a.HasMED = r.Uint32N(2), true
 	}
@@ -206,7 +218,7 @@ func (m *model) randomUpdate(r *rand.Rand, w world) Update {
 }
 
 func (m *model) update(u Update) {
-	if !slices.ContainsFunc(m.peers, func(p Peer) bool { return p.Name == u.Session }) {
+	if m.over[u.Session] || !slices.ContainsFunc(m.peers, func(p Peer) bool { return p.Name == u.Session }) {
 		return
 	}
 	if m.in[u.Session] == nil {
@@ -219,11 +231,43 @@ func (m *model) update(u Update) {
 	for _, r := range u.Announce {
 		m.in[u.Session][r.Prefix] = r.Attrs
 		delete(m.stale[u.Session], r.Prefix)
+		m.enforce()
+		if m.over[u.Session] {
+			return
+		}
+	}
+}
+
+// enforce drops the routes of sessions with too many. Whether stale ones were
+// left when it was last asked is what counts.
+func (m *model) enforce() {
+	for _, p := range m.peers {
+		if n := len(m.in[p.Name]); p.MaxPrefixes > 0 && n > p.MaxPrefixes && !m.mayBeStale[p.Name] {
+			m.over[p.Name] = true
+			m.forget(p.Name)
+		}
+	}
+}
+
+// forget drops all that a session has said.
+func (m *model) forget(session string) {
+	delete(m.in, session)
+	delete(m.stale, session)
+	delete(m.mayBeStale, session)
+}
+
+func (m *model) originate(r *rand.Rand, prefixes []netip.Prefix) {
+	m.originated, m.policy.AddressSpace = nil, nil
+	for _, p := range prefixes {
+		marks := [][]uint32{nil, {storage}, {sql}, {sql, storage}}[r.IntN(4)]
+		m.originated = append(m.originated, Route{p, &Attrs{Communities: marks}})
+		m.policy.AddressSpace = append(m.policy.AddressSpace, p)
 	}
 }
 
 func (m *model) markStale() {
 	for name, routes := range m.in {
+		m.mayBeStale[name] = len(routes) > 0
 		for p := range routes {
 			m.stale[name][p] = true
 		}
@@ -235,6 +279,8 @@ func (m *model) sweep(session string) {
 		delete(m.in[session], p)
 	}
 	clear(m.stale[session])
+	delete(m.mayBeStale, session)
+	m.enforce()
 }
 
 // setPeers leaves some of the world's out and changes others.
@@ -253,18 +299,20 @@ func (m *model) setPeers(r *rand.Rand, w world) {
 		case 4:
 			p.AS = 64512
 		case 5:
+			p.MaxPrefixes = 1 + r.IntN(4)
+		case 6:
 			p.Local, p.Addr, p.Subnet = customer6.Local, customer6.Addr, customer6.Subnet // the other family
 		}
 		peers = append(peers, p)
 	}
-	for name := range m.in {
-		was := slices.IndexFunc(m.peers, func(p Peer) bool { return p.Name == name })
-		if was < 0 || !slices.ContainsFunc(peers, m.peers[was].sameSessionAs) {
-			delete(m.in, name)
-			delete(m.stale, name)
+	for _, was := range m.peers {
+		if !slices.ContainsFunc(peers, was.sameSessionAs) {
+			m.forget(was.Name)
+			delete(m.over, was.Name)
 		}
 	}
 	m.peers = peers
+	m.enforce()
 }
 
 func (p Peer) sameSessionAs(q Peer) bool { return p.sameSession(&q) }
@@ -274,8 +322,8 @@ func step(r *rand.Rand, rib *RIB, m *model, w world, seen *outcome) Changes {
 	session := w.peers[r.IntN(len(w.peers))].Name
 	switch r.IntN(16) {
 	case 0:
-		delete(m.in, session)
-		delete(m.stale, session)
+		m.forget(session)
+		delete(m.over, session)
 		return rib.Down(session)
 	case 1:
 		m.markStale()
@@ -290,13 +338,15 @@ func step(r *rand.Rand, rib *RIB, m *model, w world, seen *outcome) Changes {
 		return rib.SetPeers(m.peers)
 	case 4:
 		m.policy.AllowOwnAS, m.policy.AllowRemoteVnetTraffic = r.IntN(2) == 0, r.IntN(2) == 0
+		m.policy.RouteFilter = [][]uint32{nil, {storage}, {storage, sql}}[r.IntN(3)]
+		m.policy.RouteFilterIPv6 = [][]uint32{nil, {sql}}[r.IntN(2)]
+		m.policy.Regions = [][]uint16{nil, {15}, {}}[r.IntN(3)]
 		return rib.SetPolicy(m.policy)
 	case 5:
-		if w.policy.Kind != KindGateway {
+		if w.policy.Kind == KindPrivate {
 			return Changes{}
 		}
-		m.originated = [][]netip.Prefix{nil, w.prefixes[1:3], w.prefixes[1:2], w.prefixes[6:8]}[r.IntN(4)]
-		m.policy.AddressSpace = m.originated
+		m.originate(r, [][]netip.Prefix{nil, w.prefixes[1:3], w.prefixes[1:2], w.prefixes[6:8]}[r.IntN(4)])
 		return rib.Originate(m.originated)
 	}
 	u := m.randomUpdate(r, w)
@@ -312,7 +362,8 @@ func TestModel(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		w := worlds()[seed%3]
 		rib := NewRIB(w.policy, w.peers)
-		m := &model{policy: w.policy, peers: w.peers, in: map[string]map[netip.Prefix]*Attrs{}, stale: map[string]map[netip.Prefix]bool{}}
+		m := &model{policy: w.policy, peers: w.peers, in: map[string]map[netip.Prefix]*Attrs{}, stale: map[string]map[netip.Prefix]bool{},
+			over: map[string]bool{}, mayBeStale: map[string]bool{}}
 		seen := newOutcome(w.peers)
 		for i := range 25 {
 			seen.apply(t, step(r, rib, m, w, &seen))

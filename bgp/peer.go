@@ -12,7 +12,9 @@ const (
 	SideCustomer Side = "customer" // a CE, on an MSEE
 	SideGateway  Side = "gateway"  // a VNet gateway instance, on an MSEE
 	SideMSEE     Side = "msee"     // an MSEE, on a gateway instance
-	SideLocal    Side = "local"    // this device: not a peer's side, but the side of routes it originates
+	// SideMicrosoft is Microsoft's own network, on an MSEE's Microsoft peering.
+	SideMicrosoft Side = "microsoft"
+	SideLocal     Side = "local" // this device: not a peer's side, but the side of routes it originates
 )
 
 // Peer is what the RIB needs to know of a session.
@@ -27,6 +29,9 @@ type Peer struct {
 	RouterID   netip.Addr // ours
 	Connection string     // "" unless the session belongs to one
 	Weight     int        // routingWeight of the connection
+	// MaxPrefixes is how many prefixes the session may announce, refused ones
+	// included; 0 is any number.
+	MaxPrefixes int
 }
 
 // sameSession reports whether p and q are one TCP session, so that routes

@@ -3,6 +3,8 @@ package bgp
 import (
 	"net/netip"
 	"slices"
+
+	"msee/community"
 )
 
 // Kind is what a VRF is for. It decides which routes go where.
@@ -21,10 +23,17 @@ type Policy struct {
 	// AllowOwnAS accepts a customer's route with 12076 in its path. MSEEs have
 	// been seen to; its longer path keeps it from being best.
 	AllowOwnAS bool
+	// Regions are those (by the suffix of their communities) whose VNets a
+	// circuit reaches; nil is all.
+	Regions []uint16
+	// RouteFilter and RouteFilterIPv6 are the communities of which a prefix
+	// must have one to be announced on a Microsoft peering. Without any,
+	// nothing is.
+	RouteFilter, RouteFilterIPv6 []uint32
 	// AdvertisedPublicPrefixes is all that a customer may announce on a
 	// Microsoft peering.
 	AdvertisedPublicPrefixes []netip.Prefix
-	// AddressSpace is a gateway's own. [RIB.Originate] sets it.
+	// AddressSpace is what a device originates. [RIB.Originate] sets it.
 	AddressSpace []netip.Prefix
 	// AllowRemoteVnetTraffic lets a gateway accept the routes of other VNets,
 	// which reach it through the MSEEs.
@@ -43,8 +52,9 @@ func MicrosoftPeering(advertisedPublicPrefixes []netip.Prefix) Policy {
 func Gateway() Policy { return Policy{Kind: KindGateway} }
 
 // Import returns the attributes with which a route heard from that peer takes
-// part in the decision, or its own and why it takes none. Communities and MED
-// are never looked at; those of customers are dropped.
+// part in the decision, or its own and why it takes none. MED is never looked
+// at, and communities only where a gateway says which region it is of; those of
+// customers are dropped.
 func (p *Policy) Import(from *Peer, r Route) (*Attrs, Reason) {
 	if why := p.refusesPrefix(from, r.Prefix); why != "" {
 		return r.Attrs, why
@@ -58,6 +68,8 @@ func (p *Policy) refusesPrefix(from *Peer, prefix netip.Prefix) Reason {
 		return ReasonFamily
 	case inside(martians, prefix):
 		return ReasonMartian
+	case from.Side == SideMicrosoft:
+		return oneDefault(prefix)
 	case prefix.Bits() == 0 && !p.allowsDefault(from):
 		return ReasonDefaultRoute
 	case p.Kind == KindMicrosoft && inside(privates, prefix):
@@ -77,9 +89,21 @@ func (p *Policy) allowsDefault(from *Peer) bool {
 	return p.Kind != KindMicrosoft && from.Side != SideGateway
 }
 
+// oneDefault: what Microsoft's services have is known from their list, with
+// communities; their network only has to be reached.
+func oneDefault(prefix netip.Prefix) Reason {
+	if prefix.Bits() != 0 {
+		return ReasonNotDefault
+	}
+	return ""
+}
+
 func (p *Policy) importAttrs(from *Peer, a *Attrs) (*Attrs, Reason) {
 	if why := p.refusesPath(from, a.ASPath); why != "" {
 		return a, why
+	}
+	if from.Side == SideGateway && !p.reaches(a.Communities) {
+		return a, ReasonRegion
 	}
 	if why := from.refusesNextHop(a.NextHop); why != "" {
 		return a, why
@@ -102,6 +126,20 @@ func (p *Policy) refusesPath(from *Peer, path []uint32) Reason {
 		return ReasonRemoteVnet
 	}
 	return ""
+}
+
+// reaches reports whether the circuit reaches the VNet of a route with these
+// communities. One that does not say where it is may be anywhere.
+func (p *Policy) reaches(communities []uint32) bool {
+	if p.Regions == nil {
+		return true
+	}
+	for _, c := range communities {
+		if v := community.Value(c); v.Class() == community.VNetRegion && !slices.Contains(p.Regions, v.Region()) {
+			return false
+		}
+	}
+	return true
 }
 
 func (p *Policy) ownAS() uint32 {

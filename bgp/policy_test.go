@@ -2,7 +2,10 @@ package bgp
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
+
+	"msee/community"
 )
 
 func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
@@ -25,6 +28,7 @@ var (
 	gatewayB0 = Peer{Name: "gwB0", Side: SideGateway, AS: ASGateway, Local: addr("10.255.1.4"), Addr: addr("10.255.1.12"), Subnet: pfx("10.255.1.0/24"), Connection: "B"}
 	msee0     = Peer{Name: "msee0", Side: SideMSEE, AS: ASMSEE, Local: addr("10.255.0.12"), Addr: addr("10.255.0.4"), Subnet: pfx("10.255.0.0/24")}
 	msee1     = Peer{Name: "msee1", Side: SideMSEE, AS: ASMSEE, Local: addr("10.255.0.12"), Addr: addr("10.255.0.5"), Subnet: pfx("10.255.0.0/24")}
+	network4  = Peer{Name: "net4", Side: SideMicrosoft, AS: 8075, Local: addr("10.254.0.4"), Addr: addr("10.254.0.12"), Subnet: pfx("10.254.0.0/27")}
 	local     = Peer{Side: SideLocal}
 )
 
@@ -227,7 +231,10 @@ func TestExport(t *testing.T) {
 		{"back to the instance", &private, &gatewayA0, &gatewayA0, []uint32{ASGateway}, nil, true},
 		{"other family", &private, &customer6, &gatewayA0, []uint32{ASGateway}, nil, true},
 		{"Microsoft peering", &microsoft, &customer4, &customer4, []uint32{64512}, nil, true},
-		{"gateway's own", &gateway, &msee0, &local, nil, nil, false},
+		{"Microsoft peering, to Microsoft's network", &microsoft, &network4, &customer4, []uint32{3}, []uint32{3}, false},
+		{"from Microsoft's network", &microsoft, &customer4, &network4, []uint32{8075}, nil, true},
+		{"a service, without a route filter", &microsoft, &customer4, &local, nil, nil, true},
+		{"a service, to Microsoft's network", &microsoft, &network4, &local, nil, nil, true},
 		{"MSEE to MSEE", &gateway, &msee1, &msee0, []uint32{ASMSEE, 64512}, nil, true},
 	} {
 		a := Attrs{NextHop: tc.from.Addr, Origin: OriginEGP, ASPath: tc.path, MED: 5, HasMED: true, Communities: []uint32{7}}
@@ -239,6 +246,79 @@ func TestExport(t *testing.T) {
 		}
 		if !a.Equal(&before) {
 			t.Errorf("%s: the route's attributes were changed to %+v", tc.name, a)
+		}
+	}
+}
+
+// TestCommunities: what of a route's communities is told whom.
+func TestCommunities(t *testing.T) {
+	private, gateway := PrivatePeering(), Gateway()
+	microsoft := MicrosoftPeering(nil)
+	microsoft.RouteFilter, microsoft.RouteFilterIPv6 = []uint32{storage}, []uint32{sql}
+	const region15 = community.AS<<16 | 51015
+	for _, tc := range []struct {
+		name     string
+		policy   *Policy
+		to, from *Peer
+		have     []uint32
+		want     []uint32
+		nothing  bool
+	}{
+		{"VNet without a community of its own", &private, &customer4, &gatewayA0, []uint32{vnet15}, nil, false},
+		{"VNet with one", &private, &customer4, &gatewayA0, []uint32{vnet15, custom}, []uint32{vnet15, custom}, false},
+		{"VNet with one, no region", &private, &customer4, &gatewayA0, []uint32{custom}, []uint32{custom}, false},
+		{"others are dropped", &private, &customer4, &gatewayA0, []uint32{7, custom, storage}, []uint32{custom}, false},
+		{"to another VNet", &private, &gatewayB0, &gatewayA0, []uint32{vnet15, custom}, nil, false},
+		{"gateway to MSEE", &gateway, &msee0, &local, []uint32{vnet15, custom}, []uint32{vnet15, custom}, false},
+		{"service in the filter", &microsoft, &customer4, &local, []uint32{storage}, []uint32{storage}, false},
+		{"service with one of its communities in the filter", &microsoft, &customer4, &local, []uint32{region15, storage}, []uint32{region15, storage}, false},
+		{"service not in the filter", &microsoft, &customer4, &local, []uint32{sql}, nil, true},
+		{"service without communities", &microsoft, &customer4, &local, nil, nil, true},
+		{"the IPv6 filter is another", &microsoft, &customer6, &local, []uint32{sql}, []uint32{sql}, false},
+		{"and so is what it lets pass", &microsoft, &customer6, &local, []uint32{storage}, nil, true},
+	} {
+		prefix := pfx("20.150.66.0/24")
+		if tc.to.Addr.Is6() {
+			prefix = pfx("2603:1010::/32")
+		}
+		got := tc.policy.Export(tc.to, tc.from, Route{prefix, &Attrs{Communities: tc.have}})
+		if (got == nil) != tc.nothing || got != nil && !slices.Equal(got.Communities, tc.want) {
+			t.Errorf("%s: %+v, want %v (nothing: %v)", tc.name, got, tc.want, tc.nothing)
+		}
+	}
+}
+
+// TestRegions: a circuit refuses VNets that its SKU does not reach.
+func TestRegions(t *testing.T) {
+	for _, tc := range []struct {
+		regions     []uint16
+		from        *Peer
+		communities []uint32
+		want        Reason
+	}{
+		{nil, &gatewayA0, []uint32{vnet15}, ""},
+		{[]uint16{15}, &gatewayA0, []uint32{vnet15}, ""},
+		{[]uint16{15}, &gatewayA0, nil, ""},
+		{[]uint16{15}, &gatewayA0, []uint32{storage, custom}, ""},
+		{[]uint16{16}, &gatewayA0, []uint32{vnet15}, ReasonRegion},
+		{[]uint16{}, &gatewayA0, []uint32{custom, vnet15}, ReasonRegion},
+		{[]uint16{16}, &customer4, []uint32{vnet15}, ""}, // a customer's communities mean nothing
+	} {
+		p := PrivatePeering()
+		p.Regions = tc.regions
+		a := &Attrs{NextHop: tc.from.Addr, ASPath: []uint32{tc.from.AS}, Communities: tc.communities}
+		if _, why := p.Import(tc.from, Route{pfx("10.1.0.0/16"), a}); why != tc.want {
+			t.Errorf("%v of %s with %v: %q, want %q", tc.communities, tc.from.Name, tc.regions, why, tc.want)
+		}
+	}
+}
+
+func TestImportFromMicrosoft(t *testing.T) {
+	p := MicrosoftPeering(nil)
+	for prefix, want := range map[string]Reason{"0.0.0.0/0": "", "20.150.66.0/24": ReasonNotDefault, "127.0.0.0/8": ReasonMartian} {
+		a := &Attrs{NextHop: network4.Addr, ASPath: []uint32{8075}}
+		if _, why := p.Import(&network4, Route{pfx(prefix), a}); why != want {
+			t.Errorf("%s: %q, want %q", prefix, why, want)
 		}
 	}
 }

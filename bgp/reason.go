@@ -18,6 +18,8 @@ const (
 	ReasonNotAdvertised Reason = "not in advertisedPublicPrefixes"
 	ReasonOwnSpace      Reason = "inside own address space"
 	ReasonRemoteVnet    Reason = "remote VNet traffic not allowed"
+	ReasonRegion        Reason = "VNet's region is beyond the circuit's SKU"
+	ReasonNotDefault    Reason = "only a default route is taken from Microsoft's network"
 )
 
 // martians are the blocks no route may lie in: they never name a host beyond

@@ -24,6 +24,8 @@ func (r *RIB) SetPeers(peers []Peer) Changes {
 			p = new(peer)
 		} else if p.cfg.sameSession(&cfg) {
 			kept = append(kept, p)
+		} else {
+			p.stale, p.over = false, false
 		}
 		next[i] = p
 	}
@@ -35,49 +37,63 @@ func (r *RIB) SetPeers(peers []Peer) Changes {
 	}
 	r.peers = next
 	r.reimport()
-	return r.settle()
+	for _, p := range next {
+		p.over = p.over || p.exceeds()
+	}
+	return r.settleLimits()
 }
 
 // SetPolicy applies changed settings of the policy to all routes as they were
 // received. The Kind stays: another kind is another VRF, with another RIB.
 func (r *RIB) SetPolicy(p Policy) Changes {
-	p.Kind, p.AddressSpace = r.policy.Kind, r.originated
+	p.Kind, p.AddressSpace = r.policy.Kind, r.policy.AddressSpace
 	r.policy = p
 	r.touchAll()
 	r.reimport()
 	return r.settle()
 }
 
-// Originate makes prefixes the routes of this device itself, and its own
-// address space to the policy.
-func (r *RIB) Originate(prefixes []netip.Prefix) Changes {
-	own := make([]netip.Prefix, 0, len(prefixes))
-	for _, p := range prefixes {
-		if p.IsValid() {
-			own = append(own, p.Masked())
+// Originate makes routes, of which only the prefix and the communities count,
+// those of this device itself, and their prefixes its own address space to the
+// policy. Of several with one prefix the first counts.
+func (r *RIB) Originate(routes []Route) Changes {
+	own := make([]Route, 0, len(routes))
+	for _, o := range routes {
+		if o.Prefix.IsValid() {
+			own = append(own, Route{o.Prefix.Masked(), originAttrs(o.Attrs)})
 		}
 	}
-	slices.SortFunc(own, netip.Prefix.Compare)
-	own = slices.Compact(own)
-	if slices.Equal(own, r.originated) {
+	slices.SortStableFunc(own, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
+	own = slices.CompactFunc(own, func(a, b Route) bool { return a.Prefix == b.Prefix })
+	if slices.EqualFunc(own, r.originated, func(a, b Route) bool { return a.Prefix == b.Prefix && a.Attrs.Equal(b.Attrs) }) {
 		return Changes{}
 	}
-	r.originated, r.policy.AddressSpace = own, own
+	r.originated, r.policy.AddressSpace = own, make([]netip.Prefix, len(own))
+	for i, o := range own {
+		r.policy.AddressSpace[i] = o.Prefix
+	}
 	r.touchAll()
 	for _, d := range r.batch.dirty {
 		r.removeFunc(d.entry, func(p *peer) bool { return p == r.local })
 	}
-	for _, prefix := range own {
-		e := r.table[prefix]
+	for _, o := range own {
+		e := r.table[o.Prefix]
 		if e == nil {
-			e = r.newEntry(prefix)
-			r.touch(prefix, e)
+			e = r.newEntry(o.Prefix)
+			r.touch(o.Prefix, e)
 		}
-		set := r.attrs.intern(&Attrs{Origin: OriginIGP})
+		set := r.attrs.intern(o.Attrs)
 		r.add(e, path{peer: r.local, in: set, attrs: set.hold()})
 	}
 	r.reimport()
 	return r.settle()
+}
+
+func originAttrs(a *Attrs) *Attrs {
+	if a == nil {
+		a = &Attrs{}
+	}
+	return &Attrs{Origin: OriginIGP, Communities: a.Communities}
 }
 
 func (r *RIB) touchAll() {

@@ -17,9 +17,10 @@ import (
 // what it was given neither.
 type RIB struct {
 	policy     Policy
+	was        Policy // before the running batch
 	peers      []*peer
 	local      *peer
-	originated []netip.Prefix
+	originated []Route
 	table      map[netip.Prefix]*entry
 	attrs      attrTable
 	batch      batch
@@ -33,6 +34,7 @@ type peer struct {
 	// generation counts the speaker's lives; routes of earlier ones are stale.
 	generation uint32
 	stale      bool // there may be such routes
+	over       bool // it announced more than MaxPrefixes; nothing of it counts until it has ended
 	counts     Counts
 	update     Update // of the running batch
 }
@@ -66,6 +68,7 @@ func NewRIB(policy Policy, peers []Peer) *RIB {
 	policy.AddressSpace = nil
 	r := &RIB{
 		policy: policy,
+		was:    policy,
 		local:  &peer{cfg: &Peer{Side: SideLocal}},
 		table:  make(map[netip.Prefix]*entry),
 		attrs:  attrTable{sets: make(map[string]*attrSet)},
@@ -78,7 +81,7 @@ func NewRIB(policy Policy, peers []Peer) *RIB {
 // sessions are ignored: they were removed while the speaker was talking.
 func (r *RIB) Apply(u Update) Changes {
 	p := r.peer(u.Session)
-	if p == nil {
+	if p == nil || p.over {
 		return Changes{}
 	}
 	r.expect(len(u.Withdraw) + len(u.Announce))
@@ -97,8 +100,11 @@ func (r *RIB) Apply(u Update) Changes {
 			continue
 		}
 		r.announce(p, route.Prefix.Masked(), &im, route.Attrs)
+		if p.over {
+			break
+		}
 	}
-	return r.settle()
+	return r.settleLimits()
 }
 
 func (r *RIB) announce(p *peer, prefix netip.Prefix, im *importer, a *Attrs) {
@@ -117,6 +123,7 @@ func (r *RIB) announce(p *peer, prefix netip.Prefix, im *importer, a *Attrs) {
 		r.remove(e, i)
 	}
 	r.add(e, im.path(prefix))
+	p.over = p.exceeds()
 }
 
 func (r *RIB) withdraw(p *peer, prefix netip.Prefix) {
@@ -134,6 +141,9 @@ func (r *RIB) withdraw(p *peer, prefix netip.Prefix) {
 // Down drops all routes of a session that has ended. Its Adj-RIB-Out stays, as
 // what the session is to be told when it comes back.
 func (r *RIB) Down(session string) Changes {
+	if p := r.peer(session); p != nil {
+		p.over = false
+	}
 	return r.drop(session, func(*path) bool { return true })
 }
 
@@ -164,14 +174,19 @@ func (r *RIB) drop(session string, which func(*path) bool) Changes {
 	if p == nil || p.counts.Received == 0 {
 		return Changes{}
 	}
+	r.removeAll(p, which)
+	p.stale = false
+	p.over = p.over || p.exceeds()
+	return r.settleLimits()
+}
+
+func (r *RIB) removeAll(p *peer, which func(*path) bool) {
 	for prefix, e := range r.table {
 		if i := e.find(p); i >= 0 && which(&e.paths[i]) {
 			r.touch(prefix, e)
 			r.remove(e, i)
 		}
 	}
-	p.stale = false
-	return r.settle()
 }
 
 // Len returns the number of prefixes, those with only refused routes included.
@@ -235,7 +250,7 @@ func (r *RIB) AdjRIBOut(session string) []Route {
 	}
 	var out []Route
 	for prefix, e := range r.table {
-		if a := r.exported(p.cfg, e.best(), prefix); a != nil {
+		if a := exported(&r.policy, p.cfg, e.best(), prefix); a != nil {
 			out = append(out, Route{Prefix: prefix, Attrs: a})
 		}
 	}

@@ -17,6 +17,14 @@ func withdraw(p *Peer, prefix string) Update {
 	return Update{Session: p.Name, Withdraw: pfxs(prefix)}
 }
 
+func routesTo(prefixes ...string) []Route {
+	var out []Route
+	for _, p := range prefixes {
+		out = append(out, Route{Prefix: pfx(p)})
+	}
+	return out
+}
+
 // words renders changes, sorted: "10.0.0.0/8 via ce4@192.168.15.17",
 // "gwA0: +10.0.0.0/8 [64512]".
 func words(c Changes) []string {
@@ -203,14 +211,14 @@ func TestOriginate(t *testing.T) {
 	r := NewRIB(Gateway(), []Peer{msee0, msee1})
 	expect(t, "from both MSEEs", r.Apply(announce(&msee0, "10.1.2.0/24", ASMSEE, 64512)), "10.1.2.0/24 via msee0@10.255.0.4")
 	r.Apply(announce(&msee1, "10.1.2.0/24", ASMSEE, 64512))
-	expect(t, "own address space", r.Originate(pfxs("10.1.0.0/16", "10.1.0.0/16", "2001:db8::/48")),
+	expect(t, "own address space", r.Originate(routesTo("10.1.0.0/16", "10.1.0.0/16", "2001:db8::/48")),
 		"10.1.2.0/24 via", "msee0: +10.1.0.0/16 []", "msee1: +10.1.0.0/16 []")
-	expect(t, "the same", r.Originate(pfxs("2001:db8::/48", "10.1.9.9/16")))
+	expect(t, "the same", r.Originate(routesTo("2001:db8::/48", "10.1.9.9/16")))
 	r.Apply(announce(&msee0, "10.1.0.0/16", ASMSEE, 64512))
 	if c := r.Explain(pfx("10.1.0.0/16")); len(c) != 2 || c[0].Peer.Side != SideLocal || c[1].Why != string(ReasonOwnSpace) {
 		t.Errorf("Explain = %+v", c)
 	}
-	expect(t, "other space", r.Originate(pfxs("10.2.0.0/16")),
+	expect(t, "other space", r.Originate(routesTo("10.2.0.0/16")),
 		"10.1.2.0/24 via msee0@10.255.0.4 msee1@10.255.0.5", "10.1.0.0/16 via msee0@10.255.0.4",
 		"msee0: +10.2.0.0/16 []", "msee0: -10.1.0.0/16", "msee1: +10.2.0.0/16 []", "msee1: -10.1.0.0/16")
 	expect(t, "none", r.Originate(nil), "msee0: -10.2.0.0/16", "msee1: -10.2.0.0/16")
@@ -305,5 +313,28 @@ func TestRoutesOrder(t *testing.T) {
 	}
 	if want := pfxs("9.0.0.0/8", "10.0.0.0/8", "10.0.0.0/16", "2001:db8::/32"); !slices.Equal(got, want) {
 		t.Errorf("Routes yields %v, want %v", got, want)
+	}
+}
+
+// TestRouteFilterChange: a changed filter announces and withdraws what differs,
+// at once and nothing else.
+func TestRouteFilterChange(t *testing.T) {
+	p := MicrosoftPeering(pfxs("203.0.113.0/24"))
+	r := NewRIB(p, []Peer{customer4, network4})
+	marked := func(prefix string, c uint32) Route { return Route{pfx(prefix), &Attrs{Communities: []uint32{c}}} }
+	expect(t, "no filter", r.Originate([]Route{marked("20.1.0.0/16", storage), marked("20.2.0.0/16", sql)}))
+	p.RouteFilter = []uint32{storage}
+	expect(t, "storage", r.SetPolicy(p), "ce4: +20.1.0.0/16 []")
+	p.RouteFilter = []uint32{storage, sql}
+	expect(t, "and SQL", r.SetPolicy(p), "ce4: +20.2.0.0/16 []")
+	p.RouteFilter = []uint32{sql}
+	expect(t, "not storage", r.SetPolicy(p), "ce4: -20.1.0.0/16")
+	expect(t, "other prefixes", r.Originate([]Route{marked("20.3.0.0/16", sql)}), "ce4: +20.3.0.0/16 []", "ce4: -20.2.0.0/16")
+	expect(t, "another community", r.Originate([]Route{marked("20.3.0.0/16", storage)}), "ce4: -20.3.0.0/16")
+	expect(t, "a way there changes nothing for the customer", r.Apply(announce(&network4, "0.0.0.0/0", 8075)), "0.0.0.0/0 via net4@10.254.0.12")
+	expect(t, "the customer", r.Apply(announce(&customer4, "203.0.113.0/24", 64512)),
+		"203.0.113.0/24 via ce4@192.168.15.17", "net4: +203.0.113.0/24 []")
+	if got := r.Counts("ce4").Advertised; got != 0 {
+		t.Errorf("%d advertised", got)
 	}
 }

@@ -9,7 +9,11 @@
 // use.
 package circuit
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"msee/community"
+)
 
 // ASNs of Azure's own routers, the same on every circuit.
 const (
@@ -29,6 +33,7 @@ type Circuit struct {
 	ServiceKey      string // GUID that customer and provider exchange; "" if not given
 	SKU             SKU
 	BandwidthInMbps int    // 0 if not given
+	PeeringLocation string // where its MSEEs stand; "" if not given
 	STag            uint16 // outer VLAN on a QinQ port, 0 on a Dot1Q port
 	Peerings        []Peering
 }
@@ -108,6 +113,9 @@ type Peering struct {
 	SharedKey                  string       // TCP-MD5 key of all sessions; secret; "" for none
 	IPv6PeeringConfig          *IPv6PeeringConfig
 	MicrosoftPeeringConfig     *MicrosoftPeeringConfig // on a Microsoft peering only
+	// AllowOwnAS accepts routes with the MSEE's own AS in their path. Not in
+	// Azure's model: a knob for what is not documented.
+	AllowOwnAS bool
 }
 
 // Subnet returns the IPv4 subnet of the link that the MSEE in role r has.
@@ -157,6 +165,9 @@ type VirtualNetwork struct {
 	Name         string
 	AddressSpace []netip.Prefix
 	Subnets      []Subnet
+	// RegionalCommunity is that of the VNet's region, VirtualNetworkCommunity
+	// what the customer picked for the VNet; 0 if it has none.
+	RegionalCommunity, VirtualNetworkCommunity community.Value
 }
 
 // Subnet is one subnet of a VNet: an IPv4 prefix and at most one IPv6 prefix.
@@ -170,6 +181,8 @@ type VirtualNetworkGateway struct {
 	Name     string
 	Instance int // 0 or 1
 	SKU      GatewaySKU
+	// AllowRemoteVnetTraffic takes the routes of other VNets on the circuit.
+	AllowRemoteVnetTraffic bool
 }
 
 // GatewaySKU is the name of an ExpressRoute gateway's SKU.

@@ -371,5 +371,5 @@ var badYAML = []badCase{
 	{"value with a newline", "name: msee1", "name: \"a\\nb\"",
 		`1:16: device.name: not a name (got "a\nb"; want 1 to 63 of A-Z, a-z, 0-9, _ and -, not beginning with -)`},
 	{"unknown key far from all", "    stag: 30", "    stag: 30\n    colour: red",
-		"41:5: circuits[1].colour: unknown key (want name, serviceKey, sku, bandwidthInMbps, port, stag or peerings)"},
+		"41:5: circuits[1].colour: unknown key (want name, serviceKey, sku, bandwidthInMbps, peeringLocation, port, stag or peerings)"},
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"msee/circuit"
+	"msee/community"
 )
 
 // mtu is the IP MTU of every interface; Azure offers no other.
@@ -19,6 +20,7 @@ func (f *edgeFile) compile() *Device {
 	d := &Device{
 		Kind: KindEdge, Name: f.name, Role: string(f.role),
 		ASN: circuit.ASNMSEE, RouterID: f.routerID, Ports: compilePorts(f.ports),
+		PrefixRetry: f.limits.retry,
 	}
 	for _, c := range f.circuits {
 		d.Circuits = append(d.Circuits, Circuit{
@@ -59,7 +61,7 @@ func (d *Device) finish() {
 			return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.STag, b.STag), cmp.Compare(a.CTag, b.CTag))
 		})
 		slices.SortFunc(v.Sessions, func(a, b Session) int { return a.Peer.Compare(b.Peer) })
-		slices.SortFunc(v.Originate, comparePrefixes)
+		slices.SortFunc(v.Originate, func(a, b Originated) int { return comparePrefixes(a.Prefix, b.Prefix) })
 		slices.SortFunc(v.AllowedPrefixes, comparePrefixes)
 	}
 }
@@ -77,7 +79,10 @@ var vrfSuffix = map[circuit.PeeringType]string{
 // compilePeering makes the VRF of a peering on the link of this MSEE, with the
 // connections of the circuit if the peering is private.
 func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering) VRF {
-	v := VRF{Name: c.Name + vrfSuffix[p.PeeringType], Circuit: c.Name, PeeringType: string(p.PeeringType)}
+	v := VRF{Name: c.Name + vrfSuffix[p.PeeringType], Circuit: c.Name, PeeringType: string(p.PeeringType), AllowOwnAS: p.AllowOwnAS}
+	if p.PeeringType == circuit.AzurePrivatePeering {
+		v.Regions = c.Regions()
+	}
 	customer := Subinterface{
 		Name: subinterfaceName(c.port, c.STag, p.VLANID),
 		Port: c.port, STag: c.STag, CTag: p.VLANID, MTU: mtu, Side: SideCustomer,
@@ -88,6 +93,7 @@ func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering) VRF {
 		v.addSession(Session{
 			Subinterface: customer.Name, Local: local, Peer: circuit.CustomerAddress(subnet),
 			PeerAS: p.PeerASN, Side: SideCustomer, Key: p.SharedKey, Enabled: state == circuit.StateEnabled,
+			MaxPrefixes: f.limits.of(circuit.MaxCustomerPrefixes(p.PeeringType, c.SKU.Tier, local.Is6())),
 		}, f.timers)
 	}
 	add(p.Subnet(f.role), p.State)
@@ -124,6 +130,7 @@ func (f *edgeFile) compileConnection(v *VRF, c connectionSpec) {
 			v.addSession(Session{
 				Subinterface: s.Name, Local: local, Peer: circuit.GatewayAddress(subnet, instance),
 				PeerAS: circuit.ASNGateway, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true,
+				MaxPrefixes: f.limits.of(circuit.MaxGatewayPrefixes(local.Is6())),
 			}, f.timers)
 		}
 	}
@@ -145,7 +152,10 @@ func (f *gatewayFile) compile() *Device {
 		Kind: KindGateway, Name: f.gateway.Name, Role: strconv.Itoa(instance),
 		ASN: circuit.ASNGateway, RouterID: f.routerID, Ports: compilePorts(f.ports),
 	}
-	v := VRF{Name: f.vnet.Name, Originate: slices.Clone(f.vnet.AddressSpace)}
+	v := VRF{Name: f.vnet.Name, AllowRemoteVnetTraffic: f.gateway.AllowRemoteVnetTraffic}
+	for _, p := range f.vnet.AddressSpace {
+		v.Originate = append(v.Originate, Originated{p, communitiesOf(&f.vnet)})
+	}
 	for i, at := range f.subnets {
 		s := Subinterface{
 			Name: subinterfaceName(at.Port, 0, at.VLANID),
@@ -166,6 +176,18 @@ func (f *gatewayFile) compile() *Device {
 	d.VRFs = []VRF{v}
 	d.finish()
 	return d
+}
+
+// communitiesOf returns what a VNet's prefixes are marked with: its region
+// always, for the MSEE to know how far it is.
+func communitiesOf(v *circuit.VirtualNetwork) []community.Value {
+	var out []community.Value
+	for _, c := range []community.Value{v.VirtualNetworkCommunity, v.RegionalCommunity} {
+		if c != 0 {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // compileConnection adds the gateway's end of a connection: an address in the

@@ -3,6 +3,8 @@ package config
 import (
 	"net/netip"
 	"time"
+
+	"msee/community"
 )
 
 // Device is the desired state of one forwarding engine, an MSEE or a gateway
@@ -17,6 +19,9 @@ type Device struct {
 	Ports    []Port
 	VRFs     []VRF
 	Circuits []Circuit // for show only
+	// PrefixRetry is how long a session stays down that announced too many
+	// prefixes.
+	PrefixRetry time.Duration
 }
 
 // Kind tells an MSEE from a gateway instance.
@@ -53,12 +58,25 @@ type VRF struct {
 	PeeringType   string // "AzurePrivatePeering", "MicrosoftPeering", "" on a gateway
 	Subinterfaces []Subinterface
 	Sessions      []Session
-	// Originate are the prefixes this device announces itself (a gateway: the
-	// VNet's address space).
-	Originate []netip.Prefix
+	// Originate is what this device announces itself (a gateway: the VNet's
+	// address space).
+	Originate []Originated
+	// AllowOwnAS accepts customers' routes with 12076 in their path.
+	AllowOwnAS bool
+	// Regions are those that a private peering's circuit reaches, by the
+	// suffixes of their communities. Nil is all.
+	Regions []uint16
+	// AllowRemoteVnetTraffic, on a gateway, takes the routes of other VNets.
+	AllowRemoteVnetTraffic bool
 	// AllowedPrefixes are, on a Microsoft peering, the only prefixes the
 	// customer may announce (advertisedPublicPrefixes). Nil on others.
 	AllowedPrefixes []netip.Prefix
+}
+
+// Originated is a prefix with the communities that it is announced with.
+type Originated struct {
+	Prefix      netip.Prefix
+	Communities []community.Value
 }
 
 // Subinterface is an L3 interface on a port, told from others by its tags.
@@ -94,4 +112,5 @@ type Session struct {
 	Keepalive    time.Duration
 	Hold         time.Duration
 	Enabled      bool // false: peering state Disabled, configuration kept
+	MaxPrefixes  int  // the peer may announce so many, 0 for any number
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 )
@@ -72,6 +73,21 @@ type fieldValue struct{ name, value string }
 
 func (f *fields) add(name string, value any) { *f = append(*f, fieldValue{name, fmt.Sprint(value)}) }
 
+// maxListed is the longest list that a change shows.
+const maxListed = 16
+
+// addList is add for a list that may be long: of such a one only its length is
+// shown, and a checksum that tells it from others.
+func (f *fields) addList(name string, length int, list any) {
+	if length <= maxListed {
+		f.add(name, list)
+		return
+	}
+	h := fnv.New64a()
+	fmt.Fprint(h, list)
+	f.add(name, fmt.Sprintf("%d items (%08x)", length, uint32(h.Sum64())))
+}
+
 // secretField is a field that is compared but not shown.
 const secretField = "Key"
 
@@ -105,6 +121,7 @@ func inventory(d *Device) map[objectKey]fields {
 	}
 	all[objectKey{"device", d.Name}] = fields{
 		{"Kind", string(d.Kind)}, {"Role", d.Role}, {"ASN", fmt.Sprint(d.ASN)}, {"RouterID", d.RouterID.String()},
+		{"PrefixRetry", d.PrefixRetry.String()},
 	}
 	for _, p := range d.Ports {
 		all[objectKey{"port", p.Name}] = fields{
@@ -130,7 +147,10 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 	var f fields
 	f.add("Circuit", v.Circuit)
 	f.add("PeeringType", v.PeeringType)
-	f.add("Originate", v.Originate)
+	f.addList("Originate", len(v.Originate), v.Originate)
+	f.add("AllowOwnAS", v.AllowOwnAS)
+	f.add("Regions", v.Regions)
+	f.add("AllowRemoteVnetTraffic", v.AllowRemoteVnetTraffic)
 	f.add("AllowedPrefixes", v.AllowedPrefixes)
 	all[objectKey{"vrf", v.Name}] = f
 	for _, s := range v.Subinterfaces {
@@ -156,6 +176,7 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("Keepalive", s.Keepalive)
 		f.add("Hold", s.Hold)
 		f.add("Enabled", s.Enabled)
+		f.add("MaxPrefixes", s.MaxPrefixes)
 		all[objectKey{"session", s.Name}] = f
 	}
 }

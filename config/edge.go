@@ -12,6 +12,7 @@ type edgeFile struct {
 	role        circuit.Role
 	routerID    netip.Addr // zero if not given
 	timers      timers
+	limits      limits
 	ports       []portSpec
 	circuits    []circuitSpec
 	connections []connectionSpec
@@ -34,7 +35,7 @@ func (r *reader) edge(o *object) *edgeFile {
 		f.routerID = routerID(d)
 		d.done()
 	}
-	f.timers = r.timers(o)
+	f.timers, f.limits = r.bgp(o, true)
 	f.ports = r.ports(o)
 	o.objects("circuits", optional, func(o *object) {
 		f.circuits = append(f.circuits, r.circuit(o))
@@ -49,6 +50,7 @@ func (r *reader) circuit(o *object) circuitSpec {
 	c.ServiceKey = value(o, "serviceKey", optional, text, circuit.CheckServiceKey)
 	c.SKU = r.sku(o)
 	c.BandwidthInMbps = int(value(o, "bandwidthInMbps", optional, number, circuit.CheckBandwidth))
+	c.PeeringLocation = value(o, "peeringLocation", optional, text, circuit.CheckPeeringLocation)
 	c.port = value(o, "port", required, text, anyText)
 	c.STag = uint16(value(o, "stag", optional, number, circuit.CheckVLANID))
 	o.objects("peerings", optional, func(o *object) {
@@ -91,6 +93,7 @@ func (r *reader) peering(o *object) circuit.Peering {
 	p.PrimaryPeerAddressPrefix = value(o, "primaryPeerAddressPrefix", required, prefix, check)
 	p.SecondaryPeerAddressPrefix = value(o, "secondaryPeerAddressPrefix", required, prefix, check)
 	p.SharedKey = secret(o, "sharedKey", circuit.CheckSharedKey)
+	p.AllowOwnAS = toggle(o, "allowOwnAS", true)
 	p.MicrosoftPeeringConfig = r.microsoftConfig(o, p.PeeringType, circuit.CheckAdvertisedPrefix)
 	if v6, ok := o.section("ipv6PeeringConfig", optional, "prefixes"); ok {
 		p.IPv6PeeringConfig = r.ipv6Config(v6, &p)

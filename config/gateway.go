@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"msee/circuit"
+	"msee/community"
 )
 
 // gatewayFile is the content of a file that describes a gateway instance.
@@ -33,10 +34,11 @@ func (r *reader) gateway(o *object) *gatewayFile {
 			f.gateway.SKU = word(s, "name", required, circuit.GatewaySKUs...)
 			s.done()
 		}
+		f.gateway.AllowRemoteVnetTraffic = toggle(g, "allowRemoteVnetTraffic", false)
 		f.routerID = routerID(g)
 		g.done()
 	}
-	f.timers = r.timers(o)
+	f.timers, _ = r.bgp(o, false)
 	f.ports = r.ports(o)
 	if v, ok := o.section("virtualNetwork", required, "name, addressSpace and subnets"); ok {
 		r.virtualNetwork(v, f)
@@ -51,6 +53,7 @@ func (r *reader) virtualNetwork(o *object, f *gatewayFile) {
 		f.vnet.AddressSpace = values(s, "addressPrefixes", required, prefix, circuit.CheckAddressSpace)
 		s.done()
 	}
+	r.vnetCommunities(o, &f.vnet)
 	o.objects("subnets", required, func(o *object) {
 		spec := subnetSpec{path: o.path}
 		s := circuit.Subnet{Name: value(o, "name", required, text, checkSubnetName)}
@@ -61,6 +64,33 @@ func (r *reader) virtualNetwork(o *object, f *gatewayFile) {
 		f.subnets = append(f.subnets, spec)
 	})
 	o.done()
+}
+
+// vnetCommunities reads where a VNet is and what it is marked with.
+func (r *reader) vnetCommunities(o *object, v *circuit.VirtualNetwork) {
+	if region := community.ByName(value(o, "location", optional, text, circuit.CheckLocation)); region != nil {
+		v.RegionalCommunity = community.VNetRegion.InRegion(region.Suffix)
+	}
+	b, ok := o.section("bgpCommunities", optional, "virtualNetworkCommunity")
+	if !ok {
+		return
+	}
+	v.VirtualNetworkCommunity = communityValue(b, "virtualNetworkCommunity", required, circuit.CheckVirtualNetworkCommunity)
+	regional := communityValue(b, "regionalCommunity", optional, circuit.CheckRegionalCommunity)
+	b.done()
+	switch {
+	case regional == 0:
+	case v.RegionalCommunity != 0 && v.RegionalCommunity != regional:
+		r.fault(b.child("regionalCommunity"), regional.String(), "not that of the location", v.RegionalCommunity.String()+", or no location")
+	default:
+		v.RegionalCommunity = regional
+	}
+}
+
+// communityValue reads a community; 0 if it is absent or refused.
+func communityValue(o *object, key string, need bool, check func(string) *circuit.Violation) community.Value {
+	v, _ := community.Parse(value(o, key, need, text, check)) // what is no community was refused
+	return v
 }
 
 func checkInstance(n int64) *circuit.Violation {

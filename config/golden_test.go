@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
@@ -132,7 +133,8 @@ func TestDefaults(t *testing.T) {
 	d := mustParse(t, "device: {name: e, role: secondary}\nports: [{name: l, device: eth0, etherType: 0x88a8}]\n")
 	want := &Device{
 		Kind: KindEdge, Name: "e", Role: "secondary", ASN: 12076, RouterID: d.RouterID,
-		Ports: []Port{{Name: "l", Device: "eth0", Type: "packet", TPID: 0x88a8}},
+		Ports:       []Port{{Name: "l", Device: "eth0", Type: "packet", TPID: 0x88a8}},
+		PrefixRetry: time.Minute,
 	}
 	if !reflect.DeepEqual(d, want) || d.RouterID.String() != "0.0.0.0" {
 		t.Errorf("got %+v", d)

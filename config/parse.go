@@ -166,11 +166,41 @@ const (
 	defaultHold, minHold, maxHold  = 180, 10, 65535
 )
 
-// timers reads the section bgp. A keepalive that is not given is 60 s, or a
-// third of a hold time below 180 s (RFC 4271 §4.4).
-func (r *reader) timers(o *object) timers {
+// limits are the knobs of the limits on prefixes.
+type limits struct {
+	lifted  bool // maximumPrefixes is given
+	maximum int  // instead of Azure's; 0 is none
+	retry   time.Duration
+}
+
+// of returns the limit in force where Azure's is azure.
+func (l limits) of(azure int) int {
+	if l.lifted {
+		return l.maximum
+	}
+	return azure
+}
+
+// defaultRetry is ours: Azure says only that the session comes back when there
+// are fewer prefixes.
+const defaultRetry = 60 * time.Second
+
+// bgp reads the section bgp; only an MSEE has limits. A keepalive that is not
+// given is 60 s, or a third of a hold time below 180 s (RFC 4271 §4.4).
+func (r *reader) bgp(o *object, hasLimits bool) (timers, limits) {
 	keepalive, hold := int64(0), int64(0)
+	var l limits
+	if hasLimits {
+		l.retry = defaultRetry
+	}
 	if b, ok := o.section("bgp", optional, "timers"); ok {
+		if hasLimits {
+			l.lifted = b.has("maximumPrefixes")
+			l.maximum = int(value(b, "maximumPrefixes", optional, number, checkMaximumPrefixes))
+			if retry := value(b, "maximumPrefixesRetrySeconds", optional, number, checkRetry); retry != 0 {
+				l.retry = time.Duration(retry) * time.Second
+			}
+		}
 		hold = value(b, "holdSeconds", optional, number, checkHold)
 		keepalive = value(b, "keepaliveSeconds", optional, number, checkKeepalive)
 		b.done()
@@ -188,7 +218,21 @@ func (r *reader) timers(o *object) timers {
 	if keepalive == 0 {
 		keepalive = min(defaultKeepalive, hold/3)
 	}
-	return timers{time.Duration(keepalive) * time.Second, time.Duration(hold) * time.Second}
+	return timers{time.Duration(keepalive) * time.Second, time.Duration(hold) * time.Second}, l
+}
+
+func checkMaximumPrefixes(n int64) *circuit.Violation {
+	if n < 0 || n > 10_000_000 {
+		return &circuit.Violation{Problem: "not a number of prefixes", Want: "0 (no limit) to 10000000"}
+	}
+	return nil
+}
+
+func checkRetry(n int64) *circuit.Violation {
+	if n < 1 || n > 86400 {
+		return &circuit.Violation{Problem: "retry time out of range", Want: "1 to 86400 seconds"}
+	}
+	return nil
 }
 
 func checkHold(n int64) *circuit.Violation {

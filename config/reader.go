@@ -295,6 +295,25 @@ func number(r *reader, it item) (int64, bool) {
 	return n, true
 }
 
+// truth decodes true or false, in their one spelling.
+func truth(r *reader, it item) (bool, bool) {
+	if it.node.Kind != yaml.ScalarNode || it.node.ShortTag() != "!!bool" || !usable(it.node) ||
+		it.node.Value != "true" && it.node.Value != "false" {
+		r.wrongType(it, "true or false")
+		return false, false
+	}
+	return it.node.Value == "true", true
+}
+
+// toggle reads a truth value that may be left out.
+func toggle(o *object, key string, otherwise bool) bool {
+	if !o.has(key) {
+		o.get(key, optional, "")
+		return otherwise
+	}
+	return value(o, key, optional, truth, func(bool) *circuit.Violation { return nil })
+}
+
 // prefix decodes an address with a prefix length.
 func prefix(r *reader, it item) (netip.Prefix, bool) {
 	s, ok := text(r, it)

@@ -252,17 +252,6 @@ func (e *Edge) removeVRF(v *vrf) {
 	v.kernel.close()
 }
 
-func policy(c config.VRF) bgp.Policy {
-	switch c.PeeringType {
-	case "AzurePrivatePeering":
-		return bgp.PrivatePeering()
-	case "MicrosoftPeering":
-		return bgp.MicrosoftPeering(c.AllowedPrefixes)
-	default:
-		return bgp.Gateway()
-	}
-}
-
 func newSubinterface(v *vrf, p *portState, cfg config.Subinterface) (*subinterface, error) {
 	t, err := v.kernel.newTap(cfg, p.port.MAC())
 	if err != nil {
@@ -419,8 +408,8 @@ func (e *Edge) reconfigure(v *vrf, c config.VRF) (gone []*subinterface, changed 
 		}
 		s.configure(cfg, p, s.dp.Counters)
 	}
-	if !reflect.DeepEqual(v.cfg.AllowedPrefixes, c.AllowedPrefixes) || v.cfg.PeeringType != c.PeeringType {
-		e.ribChanged(v, v.rib.SetPolicy(policy(c)))
+	if p := policy(c); !reflect.DeepEqual(policy(v.cfg), p) {
+		e.ribChanged(v, v.rib.SetPolicy(p))
 	}
 	v.cfg = c
 	return gone, changed, err
@@ -444,7 +433,7 @@ func (e *Edge) setSessions(dev *config.Device) {
 	for _, c := range dev.VRFs {
 		v := e.vrfs[c.Name]
 		e.ribChanged(v, v.rib.SetPeers(e.peers(c)))
-		e.ribChanged(v, v.rib.Originate(c.Originate))
+		e.ribChanged(v, v.rib.Originate(originated(c)))
 	}
 }
 

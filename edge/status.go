@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"msee/bgp"
+	"msee/community"
 	"msee/config"
 	"msee/dataplane"
 )
@@ -91,16 +92,19 @@ type RouteStatus struct {
 
 // PathStatus is one way to a prefix.
 type PathStatus struct {
-	NextHop   netip.Addr    `json:"nextHop"`
-	Interface string        `json:"interface,omitempty"`
-	Session   string        `json:"session,omitempty"`
-	ASPath    []uint32      `json:"asPath"`
-	Origin    uint8         `json:"origin"`
-	Weight    int           `json:"weight"`
-	State     bgp.PathState `json:"state,omitempty"` // best, ecmp, lost, refused
-	Why       string        `json:"why,omitempty"`
-	Stale     bool          `json:"stale,omitempty"`
-	Resolved  bool          `json:"resolved"` // the next hop's MAC is known
+	NextHop   netip.Addr `json:"nextHop"`
+	Interface string     `json:"interface,omitempty"`
+	Session   string     `json:"session,omitempty"`
+	ASPath    []uint32   `json:"asPath"`
+	Origin    uint8      `json:"origin"`
+	Weight    int        `json:"weight"`
+	MED       uint32     `json:"med,omitempty"` // as received; nobody looks at it
+	// Communities as received, also where policy drops them.
+	Communities []community.Value `json:"communities,omitempty"`
+	State       bgp.PathState     `json:"state,omitempty"` // best, ecmp, lost, refused
+	Why         string            `json:"why,omitempty"`
+	Stale       bool              `json:"stale,omitempty"`
+	Resolved    bool              `json:"resolved"` // the next hop's MAC is known
 }
 
 // ARPStatus is one row of the ARP and neighbor table.
@@ -253,7 +257,10 @@ func (v *vrf) routes() []RouteStatus {
 
 func (v *vrf) path(c bgp.Candidate) PathStatus {
 	p := PathStatus{NextHop: c.Attrs.NextHop, Interface: v.interfaceOf(c.Peer.Name), Session: c.Peer.Name,
-		ASPath: c.Attrs.ASPath, Origin: c.Attrs.Origin, Weight: c.Peer.Weight, State: c.State, Why: c.Why, Stale: c.Stale}
+		ASPath: c.Attrs.ASPath, Origin: c.Attrs.Origin, MED: c.Received.MED, Weight: c.Peer.Weight, State: c.State, Why: c.Why, Stale: c.Stale}
+	for _, value := range c.Received.Communities {
+		p.Communities = append(p.Communities, community.Value(value))
+	}
 	if s := v.subs[p.Interface]; s != nil {
 		p.Resolved = v.fwd.resolved(hop{s, p.NextHop})
 	}
