@@ -24,7 +24,7 @@ var house = [][]string{
 	{"api"},
 	{"edge"},
 	{"config", "circuit"},
-	{"bgp/speaker", "bgp"},
+	{"bgp/speaker", "bgp", "macsec/mka"},
 	{"dataplane"},
 	{"bfd", "fastpath", "dataplane/fib", "dataplane/gso", "dataplane/port", "macsec", "vlan"},
 	{"netns"},
@@ -37,7 +37,7 @@ var tests = []string{"test", "test/bench"}
 // control and forwarding meet in assembly, and nowhere else. Package macsec is
 // neither: frames go through it, and the KaY gives it keys.
 var (
-	control    = []string{"bgp", "bgp/speaker"}
+	control    = []string{"bgp", "bgp/speaker", "macsec/mka"}
 	forwarding = []string{"dataplane", "dataplane/fib", "dataplane/gso", "dataplane/port", "fastpath"}
 	assembly   = "edge"
 )
@@ -103,6 +103,7 @@ func TestImportDirectionRules(t *testing.T) {
 		{"edge/edge.go", "msee/bgp msee/dataplane", ""},
 		{"bgp/rib.go", "msee/dataplane", "only edge"},
 		{"api/api.go", "msee/bgp msee/dataplane/fib", "only edge"},
+		{"macsec/mka/kay.go", "msee/dataplane", "only edge"},
 		{"api/api_test.go", "msee/bgp msee/dataplane/fib", "only edge"},
 		{"lab/up.go", "msee/dataplane/port", "as a process"},
 		{"cmd/msee/main.go", "msee/bgp/speaker msee/edge", ""},
