@@ -112,6 +112,10 @@ func (g *NextHopGroup) choose(ip []byte, v6 bool) *Rewrite {
 			return r
 		}
 	}
+	return g.spread(ip, v6)
+}
+
+func (g *NextHopGroup) spread(ip []byte, v6 bool) *Rewrite {
 	flow := uint64(flowHash(ip, v6))
 	if r := heaviest(g.Members, flow); r != nil {
 		return r

@@ -17,8 +17,8 @@ func reassemble(t *testing.T, frames []port.Frame, mtu, headerLen int) []byte {
 	t.Helper()
 	var whole []byte
 	for i, f := range frames {
-		s, _ := vlan.Parse(f.Bytes(), 0, 0)
-		b := f.Bytes()[s.Len:]
+		_, _, length := vlan.Parse(f.Bytes(), 0, 0)
+		b := f.Bytes()[length:]
 		ihl := int(b[0]&0x0f) * 4
 		if len(b) > mtu || int(binary.BigEndian.Uint16(b[2:])) != len(b) {
 			t.Errorf("piece %d has %d octets, says %d, MTU %d", i, len(b), binary.BigEndian.Uint16(b[2:]), mtu)

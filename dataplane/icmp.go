@@ -32,22 +32,22 @@ const (
 // replyTTL is the TTL and hop limit of what we send.
 const replyTTL = 64
 
-func (w *Worker) sendTimeExceeded(p *packet) {
-	w.sendError(p,
-		layers.CreateICMPv4TypeCode(layers.ICMPv4TypeTimeExceeded, layers.ICMPv4CodeTTLExceeded),
-		layers.CreateICMPv6TypeCode(layers.ICMPv6TypeTimeExceeded, layers.ICMPv6CodeHopLimitExceeded), 0)
-}
-
-func (w *Worker) sendUnreachable(p *packet) {
-	w.sendError(p,
-		layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeNet),
-		layers.CreateICMPv6TypeCode(layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodeNoRouteToDst), 0)
-}
-
-func (w *Worker) sendTooBig(p *packet) {
-	w.sendError(p,
-		layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeFragmentationNeeded),
-		layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0), p.out.Out.MTU)
+// answer tells the sender of a dropped packet, if it should hear of that.
+func (w *Worker) answer(p *packet) {
+	switch p.verdict {
+	case DropTTL:
+		w.sendError(p,
+			layers.CreateICMPv4TypeCode(layers.ICMPv4TypeTimeExceeded, layers.ICMPv4CodeTTLExceeded),
+			layers.CreateICMPv6TypeCode(layers.ICMPv6TypeTimeExceeded, layers.ICMPv6CodeHopLimitExceeded), 0)
+	case DropNoRoute:
+		w.sendError(p,
+			layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeNet),
+			layers.CreateICMPv6TypeCode(layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodeNoRouteToDst), 0)
+	case DropTooBig:
+		w.sendError(p,
+			layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeFragmentationNeeded),
+			layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0), p.out.Out.MTU)
+	}
 }
 
 // sendError answers p with an ICMP error, if p may be answered at all.
@@ -56,8 +56,7 @@ func (w *Worker) sendError(p *packet, code4 layers.ICMPv4TypeCode, code6 layers.
 	if p.v6 {
 		from = p.in.Addr6
 	}
-	if p.generated || !from.IsValid() || !answerable(p) ||
-		len(w.replies) == cap(w.replies) || !p.in.limits.icmp.take(w.now) {
+	if !from.IsValid() || !answerable(p) || len(w.replies) == cap(w.replies) || !p.in.limits.icmp.take(w.now) {
 		return
 	}
 	var b []byte
@@ -133,14 +132,13 @@ func (w *Worker) sendReply(p *packet, ip []byte) {
 	copy(buf[port.Headroom:], ip)
 	w.replies = append(w.replies, port.Frame{Buf: buf, Start: port.Headroom, End: len(buf)})
 	r := packet{
-		Frame: &w.replies[len(w.replies)-1], generated: true,
-		in: p.in, etherType: p.etherType, l3: port.Headroom, v6: p.v6, headerLen: minIPv4,
+		Frame: &w.replies[len(w.replies)-1], in: p.in, etherType: p.etherType,
+		l3: port.Headroom, v6: p.v6, headerLen: minIPv4,
 	}
 	if r.v6 {
 		r.headerLen = minIPv6
 	}
-	if w.lookup(&r) == proceed && w.rewrite(&r) == proceed {
-		w.enqueueControl(r.out.Out.Port, r.Frame)
+	if w.sendOwn(r) {
 		p.in.Counters.Generated.Add(1)
 	}
 }

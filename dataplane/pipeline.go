@@ -3,12 +3,15 @@ package dataplane
 import (
 	"encoding/binary"
 
+	"msee/dataplane/fib"
 	"msee/dataplane/port"
 	"msee/vlan"
 )
 
-// A frame's way through the router, top to bottom. Each step passes the frame
-// on (proceed) or settles its verdict; forward is the whole list.
+// A frame's way through the router, top to bottom. forward is the whole list.
+// Each step runs over a batch of frames before the next begins, so that its code
+// and tables stay in the caches and the misses of one frame do not hold up the
+// others; it settles a frame's verdict or leaves it to the next step.
 //
 //	admit     length, destination MAC; EAPOL → the port's KaY
 //	demux     tags → subinterface → VRF
@@ -16,11 +19,12 @@ import (
 //	check     version, lengths, header checksum, addresses
 //	lookup    longest prefix match → next-hop group → adjacency; ours → the kernel
 //	rewrite   TTL, MTU, MACs and tags
-//	transmit  queued for the egress port, sent with the batch
+//	enqueue   in line for the egress port
+//	settle    verdicts counted; what the sender should hear of is answered by ICMP
+//	transmit  once for all that was received, one call per egress port
 //
-// Drops that the sender should hear of (no route, TTL, too big) are answered
-// in icmp.go; what the kernel should see is handed over in punt.go; what has
-// to be cut is cut in fragment.go.
+// ICMP errors are made in icmp.go, what the kernel should see is handed over in
+// punt.go, what has to be cut is cut in fragment.go.
 
 // EtherTypes of payloads.
 const (
@@ -36,123 +40,131 @@ const (
 	minIPv6 = 40
 )
 
-// packet is what the steps learn of the frame at hand. A worker has one and
-// uses it again for each frame; a field is valid from the step named.
+// packet is what the steps learn of a frame; a field is valid from the step
+// named.
 type packet struct {
 	*port.Frame
 	in        *Subinterface // demux
-	etherType uint16        // demux
+	search    fib.Search4   // lookup, of IPv4
+	out       *Rewrite      // lookup
 	l3        int           // demux: where the payload begins in Buf
+	headerLen int           // check: of the IP header; IPv6 without its extension headers
+	etherType uint16        // demux
+	verdict   Verdict       // proceed until a step settles it
 	group     bool          // admit: the destination MAC is a group address
 	v6        bool          // check
-	headerLen int           // check: of the IP header; IPv6 without its extension headers
-	out       *Rewrite      // lookup
 	generated bool          // ours, not received: no errors about it, and its TTL is as it should be
 }
 
 // ip returns the IP packet. Valid from check on.
 func (p *packet) ip() []byte { return p.Buf[p.l3:p.End] }
 
-// forward runs the steps over one frame. The verdict Transmit is provisional:
-// it stands for "queued", and transmit settles it.
-func (w *Worker) forward(p *packet) Verdict {
-	if v := w.admit(p); v != proceed {
-		return v
+// vector is how many frames go through the steps together: enough to be worth
+// it, few enough for what is known of them to stay in the nearest cache.
+const vector = 64
+
+// forward takes frames, a vector at most, through the steps. Those of verdict
+// Transmit are queued then; it is transmit that counts them.
+func (w *Worker) forward(frames []port.Frame) {
+	ps := w.packets[:len(frames)]
+	for i := range ps {
+		ps[i] = packet{Frame: &frames[i]}
 	}
-	if v := w.demux(p); v != proceed {
-		return v
-	}
-	if v := w.local(p); v != proceed {
-		return v
-	}
-	if v := check(p); v != proceed {
-		return v
-	}
-	if v := w.lookup(p); v != proceed {
-		return v
-	}
-	if v := w.rewrite(p); v != proceed {
-		return v
-	}
-	return w.enqueue(p)
+	w.admit(ps)
+	w.demux(ps)
+	w.local(ps)
+	check(ps)
+	w.lookup(ps)
+	w.rewrite(ps)
+	w.enqueue(ps)
+	w.settle(ps)
 }
 
 // admit takes frames that are whole and meant for us.
-func (w *Worker) admit(p *packet) Verdict {
-	if p.Truncated {
-		return DropTruncated
+func (w *Worker) admit(ps []packet) {
+	for i := range ps {
+		p := &ps[i]
+		b := p.Bytes()
+		switch {
+		case p.Truncated:
+			p.verdict = DropTruncated
+			continue
+		case len(b) < vlan.EthLen:
+			p.verdict = DropRunt
+			continue
+		}
+		p.group = b[0]&1 != 0
+		switch {
+		case binary.BigEndian.Uint16(b[12:]) == etherTypePAE && p.OuterTPID == 0:
+			p.verdict = w.puntEAPOL(b)
+		case !p.group && port.MAC(b[:6]) != w.mac:
+			p.verdict = DropNotForUs
+		}
 	}
-	b := p.Bytes()
-	if len(b) < vlan.EthLen {
-		return DropRunt
-	}
-	p.group = b[0]&1 != 0
-	if binary.BigEndian.Uint16(b[12:]) == etherTypePAE && p.OuterTPID == 0 {
-		return w.puntEAPOL(b)
-	}
-	if !p.group && port.MAC(b[:6]) != w.mac {
-		return DropNotForUs
-	}
-	return proceed
 }
 
 // demux finds the subinterface by the frame's tags.
-func (w *Worker) demux(p *packet) Verdict {
-	p.in = nil
-	tags, ok := vlan.Parse(p.Bytes(), p.OuterTPID, p.OuterTCI)
-	if !ok {
-		return DropRunt
+func (w *Worker) demux(ps []packet) {
+	for i := range ps {
+		p := &ps[i]
+		if p.verdict != proceed {
+			continue
+		}
+		tags, etherType, length := vlan.Parse(p.Bytes(), p.OuterTPID, p.OuterTCI)
+		if length == 0 {
+			p.verdict = DropRunt
+			continue
+		}
+		p.etherType, p.l3 = etherType, p.Start+length
+		p.in = w.port.subinterface(tags)
+		if p.in == nil {
+			p.verdict = DropUnknownVLAN
+			continue
+		}
+		w.countRx(p)
 	}
-	p.etherType = tags.EtherType
-	p.l3 = p.Start + tags.Len
-	if tags.Tags > 0 && tags.OuterTPID != w.port.TPID {
-		return DropUnknownVLAN
-	}
-	if tags.Tags < 2 {
-		p.in = w.port.dot1q[tags.Outer]
-	} else if inner := w.port.qinq[tags.Outer]; inner != nil {
-		p.in = inner[tags.Inner]
-	}
-	if p.in == nil {
-		return DropUnknownVLAN
-	}
-	w.countRx(p)
-	return proceed
 }
 
 // local sorts out what never leaves the link: ARP, IPv6 neighbor discovery and
 // link-local unicast go to the kernel, other group packets nowhere (we route
 // no multicast).
-func (w *Worker) local(p *packet) Verdict {
-	switch p.etherType {
-	case etherTypeIPv4:
-		if p.group {
-			return DropNotForUs // RFC 1812 §5.3.4 and no multicast routing
-		}
-		return proceed
-	case etherTypeIPv6:
-		b := p.Buf[p.l3:p.End]
-		if len(b) < minIPv6 {
-			return DropMalformed
-		}
-		if p.group && (b[24] != 0xff || b[25]&0x0f != 2) { // ff02::/16, whatever the flags
-			return DropNotForUs
-		}
-		if p.group || linkLocal(b[24:]) {
-			if !w.fromNeighbor6(p, [16]byte(b[8:24])) {
-				return DropForeignNeighbor
+func (w *Worker) local(ps []packet) {
+	for i := range ps {
+		p := &ps[i]
+		switch {
+		case p.verdict != proceed:
+		case p.etherType == etherTypeIPv4:
+			if p.group {
+				p.verdict = DropNotForUs // RFC 1812 §5.3.4 and no multicast routing
 			}
-			return w.punt(p, PuntLinkLocal)
+		case p.etherType == etherTypeIPv6:
+			p.verdict = w.local6(p)
+		case p.etherType == etherTypeARP:
+			p.verdict = DropForeignNeighbor
+			if p.in.fromNeighborARP(p.Buf[p.l3:p.End]) {
+				p.verdict = w.punt(p, PuntARP)
+			}
+		default:
+			p.verdict = DropEtherType
 		}
-		return proceed
-	case etherTypeARP:
-		if !p.in.fromNeighborARP(p.Buf[p.l3:p.End]) {
-			return DropForeignNeighbor
-		}
-		return w.punt(p, PuntARP)
-	default:
-		return DropEtherType
 	}
+}
+
+func (w *Worker) local6(p *packet) Verdict {
+	b := p.Buf[p.l3:p.End]
+	if len(b) < minIPv6 {
+		return DropMalformed
+	}
+	if p.group && (b[24] != 0xff || b[25]&0x0f != 2) { // ff02::/16, whatever the flags
+		return DropNotForUs
+	}
+	if !p.group && !linkLocal(b[24:]) {
+		return proceed
+	}
+	if !w.fromNeighbor6(p, [16]byte(b[8:24])) {
+		return DropForeignNeighbor
+	}
+	return w.punt(p, PuntLinkLocal)
 }
 
 // linkLocal reports fe80::/10 (RFC 4291 §2.5.6).
@@ -160,45 +172,58 @@ func linkLocal(a []byte) bool { return a[0] == 0xfe && a[1]&0xc0 == 0x80 }
 
 // check verifies the IP header (RFC 1812 §5.2.2, RFC 8200 §3) and cuts off
 // Ethernet's padding.
-func check(p *packet) Verdict {
+func check(ps []packet) {
+	for i := range ps {
+		p := &ps[i]
+		switch {
+		case p.verdict != proceed:
+		case p.etherType == etherTypeIPv4:
+			p.verdict = check4(p)
+		default:
+			p.verdict = check6(p)
+		}
+	}
+}
+
+func check4(p *packet) Verdict {
 	b := p.Buf[p.l3:p.End]
-	var total int
-	if p.etherType == etherTypeIPv4 {
-		if len(b) < minIPv4 || b[0]>>4 != 4 {
-			return DropMalformed
-		}
-		p.v6 = false
-		p.headerLen = int(b[0]&0x0f) * 4
-		total = int(binary.BigEndian.Uint16(b[2:]))
-		if p.headerLen < minIPv4 || total < p.headerLen || total > len(b) {
-			return DropMalformed
-		}
-		if !headerChecksumOK(b[:p.headerLen]) {
-			return DropChecksum
-		}
-		if martian4(b[12]) || b[12] >= 224 || martian4(b[16]) || b[16] >= 224 {
-			return DropMartian
-		}
-	} else {
-		if b[0]>>4 != 6 { // local has checked the length
-			return DropMalformed
-		}
-		p.v6 = true
-		p.headerLen = minIPv6
-		total = minIPv6 + int(binary.BigEndian.Uint16(b[4:]))
-		if total > len(b) {
-			return DropMalformed
-		}
-		if martian6([16]byte(b[8:24])) || martian6([16]byte(b[24:40])) {
-			return DropMartian
-		}
+	if len(b) < minIPv4 || b[0]>>4 != 4 {
+		return DropMalformed
+	}
+	p.headerLen = int(b[0]&0x0f) * 4
+	total := int(binary.BigEndian.Uint16(b[2:]))
+	if p.headerLen < minIPv4 || total < p.headerLen || total > len(b) {
+		return DropMalformed
+	}
+	if p.headerLen == minIPv4 && !plainChecksumOK((*[minIPv4]byte)(b)) || p.headerLen != minIPv4 && !headerChecksumOK(b[:p.headerLen]) {
+		return DropChecksum
+	}
+	if martian4(b[12]) || martian4(b[16]) {
+		return DropMartian
 	}
 	p.End = p.l3 + total
 	return proceed
 }
 
-// martian4 reports 0/8 and 127/8 by an address's first octet.
-func martian4(first byte) bool { return first == 0 || first == 127 }
+func check6(p *packet) Verdict {
+	b := p.Buf[p.l3:p.End] // local has checked the length
+	if b[0]>>4 != 6 {
+		return DropMalformed
+	}
+	p.v6, p.headerLen = true, minIPv6
+	total := minIPv6 + int(binary.BigEndian.Uint16(b[4:]))
+	if total > len(b) {
+		return DropMalformed
+	}
+	if martian6([16]byte(b[8:24])) || martian6([16]byte(b[24:40])) {
+		return DropMartian
+	}
+	p.End = p.l3 + total
+	return proceed
+}
+
+// martian4 reports 0/8, 127/8 and 224/3 by an address's first octet.
+func martian4(first byte) bool { return first == 0 || first == 127 || first >= 224 }
 
 // martian6 reports addresses a router must not forward from or to: multicast
 // as a source, loopback, unspecified, IPv4-mapped (RFC 4291 §2.5). Link-local
@@ -212,24 +237,54 @@ func martian6(a [16]byte) bool {
 }
 
 // lookup finds the adjacency by longest prefix match and flow hash.
-func (w *Worker) lookup(p *packet) Verdict {
-	table, b := w.snap.VRFs[p.in.VRF].FIB, p.ip()
-	var group *NextHopGroup
-	var ok bool
-	if p.v6 {
-		group, ok = table.Lookup6(binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
-	} else {
-		group, ok = table.Lookup4(binary.BigEndian.Uint32(b[16:]))
+func (w *Worker) lookup(ps []packet) {
+	for i := range ps {
+		if p := &ps[i]; p.verdict == proceed && !p.v6 {
+			p.search = w.table(p).Search4(binary.BigEndian.Uint32(p.ip()[16:]))
+		}
 	}
-	if !ok {
-		w.sendUnreachable(p)
-		return DropNoRoute
+	for i := range ps {
+		if p := &ps[i]; p.verdict == proceed && !p.v6 {
+			p.search.Step()
+		}
 	}
+	for i := range ps {
+		p := &ps[i]
+		if p.verdict != proceed {
+			continue
+		}
+		b := p.ip()
+		var group *NextHopGroup
+		var ok bool
+		if p.v6 {
+			group, ok = w.table(p).Lookup6(binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
+		} else {
+			group, ok = w.table(p).Found4(p.search)
+		}
+		switch {
+		case !ok:
+			p.verdict = DropNoRoute
+		case group.Kind == Forward:
+			if p.out = group.choose(b, p.v6); p.out == nil {
+				p.verdict = w.unresolved(group)
+			}
+		default:
+			p.verdict = w.special(p, group)
+		}
+	}
+}
+
+// table is that of the packet's VRF.
+func (w *Worker) table(p *packet) *fib.Table[*NextHopGroup] { return w.snap.VRFs[p.in.VRF].FIB }
+
+// special is the end of a lookup that leads to no next hop of a route's.
+func (w *Worker) special(p *packet, group *NextHopGroup) Verdict {
 	switch group.Kind {
-	case Forward:
-		p.out = group.choose(b, p.v6)
 	case Neighbor:
-		p.out = group.Members[0].Rewrite()
+		if p.out = group.Members[0].Rewrite(); p.out == nil {
+			return w.unresolved(group)
+		}
+		return proceed
 	case Local:
 		if p.generated {
 			return DropMartian // an answer to ourselves: the source was forged
@@ -237,69 +292,79 @@ func (w *Worker) lookup(p *packet) Verdict {
 		if v := w.localBFD(p); v != proceed {
 			return v
 		}
+		if v := w.localBFD(p); v != proceed {
+			return v
+		}
 		return w.punt(p, PuntLocal)
 	case Glean:
 		return w.puntGlean(p, group.Out)
-	case Blackhole:
+	default:
 		return DropBlackhole
 	}
-	if p.out == nil {
-		for _, a := range group.Members {
-			w.resolve(a)
-		}
-		return DropUnresolved
+}
+
+// unresolved asks for the members of a group of which none can be used.
+func (w *Worker) unresolved(group *NextHopGroup) Verdict {
+	for _, a := range group.Members {
+		w.resolve(a)
 	}
-	return proceed
+	return DropUnresolved
 }
 
 // rewrite turns the frame into the one that leaves: TTL, MTU, MACs and tags,
 // and a virtio-net header that fits the new Ethernet header.
-func (w *Worker) rewrite(p *packet) Verdict {
-	b := p.Buf[p.l3:p.End]
-	if p.v6 {
-		if linkLocal(b[8:]) {
-			return DropMartian // RFC 4291 §2.5.6: it does not leave its link
+func (w *Worker) rewrite(ps []packet) {
+	for i := range ps {
+		p := &ps[i]
+		if p.verdict != proceed {
+			continue
 		}
-		if b[7] <= 1 && !p.generated {
-			w.sendTimeExceeded(p)
-			return DropTTL
+		b := p.ip()
+		hdr, mtu := &p.out.Header, p.out.Out.MTU
+		switch {
+		case p.v6 && linkLocal(b[8:]):
+			p.verdict = DropMartian // RFC 4291 §2.5.6: it does not leave its link
+		case ttl(b, p.v6) <= 1 && !p.generated:
+			p.verdict = DropTTL
+		case p.VNet.GSOType != port.GSONone:
+			p.verdict = rewriteSuperframe(p, hdr.Len())
+		case len(b) <= mtu:
+			p.VNet.HdrLen = 0 // a hint that could exceed the frame now
+		case mayFragment(p):
+			p.verdict = w.fragment(p)
+		default:
+			p.verdict = DropTooBig
 		}
-	} else if b[8] <= 1 && !p.generated {
-		w.sendTimeExceeded(p)
-		return DropTTL
-	}
-	hdr := &p.out.Header
-	if p.VNet.GSOType == port.GSONone {
-		if len(b) > p.out.Out.MTU {
-			if mayFragment(p) {
-				return w.fragment(p)
-			}
-			w.sendTooBig(p)
-			return DropTooBig
+		if p.verdict != proceed {
+			continue
 		}
-		p.VNet.HdrLen = 0 // a hint that could exceed the frame now
-	} else if v := w.rewriteSuperframe(p, hdr.Len()); v != proceed {
-		return v
+		switch {
+		case p.generated: // this is its first hop
+		case p.v6:
+			b[7]--
+		default:
+			decrementTTL(b)
+		}
+		start := hdr.Put(p.Buf, p.l3, p.etherType)
+		// The header grew or shrank in front: what counts from the first octet
+		// counts from another one now.
+		p.VNet.CsumStart = uint16(int(p.VNet.CsumStart) + p.Start - start)
+		p.Start = start
 	}
-	switch {
-	case p.generated: // this is its first hop
-	case p.v6:
-		b[7]--
-	default:
-		decrementTTL(b)
+}
+
+// ttl is the TTL or hop limit.
+func ttl(b []byte, v6 bool) byte {
+	if v6 {
+		return b[7]
 	}
-	start := hdr.Put(p.Buf, p.l3, p.etherType)
-	// The header grew or shrank in front: what counts from the first octet
-	// counts from another one now.
-	p.VNet.CsumStart = uint16(int(p.VNet.CsumStart) + p.Start - start)
-	p.Start = start
-	return proceed
+	return b[8]
 }
 
 // rewriteSuperframe checks a GSO superframe's segments against the MTU (never
 // its own length) and sets what the kernel needs to segment it: HdrLen exactly
 // the headers, as the kernel makes that much of the frame linear.
-func (w *Worker) rewriteSuperframe(p *packet, ethLen int) Verdict {
+func rewriteSuperframe(p *packet, ethLen int) Verdict {
 	l4, ok := transportOffset(p)
 	if !ok {
 		return DropMalformed
@@ -318,7 +383,6 @@ func (w *Worker) rewriteSuperframe(p *packet, ethLen int) Verdict {
 		return DropMalformed
 	}
 	if headers+int(p.VNet.GSOSize) > p.out.Out.MTU {
-		w.sendTooBig(p)
 		return DropTooBig
 	}
 	if p.VNet.Flags&port.VNetNeedsCsum == 0 {
@@ -350,14 +414,37 @@ func decrementTTL(h []byte) {
 
 // enqueue puts the frame in line for its egress port. It leaves with the
 // batch; see Worker.transmit.
-func (w *Worker) enqueue(p *packet) Verdict {
-	q := w.egressTo(p.out.Out.Port)
-	if q == nil {
-		return DropEgressDown
+func (w *Worker) enqueue(ps []packet) {
+	for i := range ps {
+		p := &ps[i]
+		if p.verdict != proceed {
+			continue
+		}
+		q := w.egressTo(p.out.Out.Port)
+		if q == nil {
+			p.verdict = DropEgressDown
+			continue
+		}
+		p.verdict = Transmit
+		q.frames = append(q.frames, p.Frame)
+		w.countTx(p)
 	}
-	q.frames = append(q.frames, p.Frame)
-	w.countTx(p)
-	return Transmit
+}
+
+// settle counts the verdicts but Transmit, which transmit counts, and answers
+// what is to be answered.
+func (w *Worker) settle(ps []packet) {
+	for i := range ps {
+		p := &ps[i]
+		if p.verdict == Transmit {
+			continue
+		}
+		w.verdicts[p.verdict]++
+		if p.verdict >= DropRunt && p.in != nil {
+			p.in.Counters.RxDrops.Add(1)
+		}
+		w.answer(p)
+	}
 }
 
 // transmit sends what the batch has queued, one call per egress port, ours

@@ -295,7 +295,7 @@ func TestHiddenTagAndTPID(t *testing.T) {
 	if v := r.receive(frame(t, mseeMAC, tags(7, 9), layers.EthernetTypeQinQ, l...)); v != Transmit {
 		t.Errorf("both inline: %v", v)
 	}
-	out, _ := vlan.Parse(r.core.tx[0].Bytes(), 0, 0)
+	out, _, _ := vlan.Parse(r.core.tx[0].Bytes(), 0, 0)
 	if out.OuterTPID != vlan.TPIDAD || out.Outer != 200 {
 		t.Errorf("left with %+v", out)
 	}
@@ -621,15 +621,21 @@ func TestICMPRateLimit(t *testing.T) {
 func TestForwardDoesNotAllocate(t *testing.T) {
 	r := newRouter(t, vlan.TPIDQ)
 	in := frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.200.1.1", 64, 20)...)
-	f := port.Frame{Buf: append(make([]byte, port.Headroom), in...)}
+	frames := make([]port.Frame, vector)
+	for i := range frames {
+		frames[i].Buf = append(make([]byte, port.Headroom), in...)
+	}
 	w := r.worker
 	w.adopt(r.engine.Snapshot())
 	allocs := testing.AllocsPerRun(1000, func() {
-		f.Start, f.End = port.Headroom, len(f.Buf)
-		copy(f.Buf[f.Start:], in)
-		w.packet.Frame = &f
-		if v := w.forward(&w.packet); v != Transmit {
-			t.Fatal(v)
+		for i := range frames {
+			f := &frames[i]
+			f.Start, f.End = port.Headroom, len(f.Buf)
+			copy(f.Buf[f.Start:], in)
+		}
+		w.forward(frames)
+		if n := len(w.egress[1].frames); n != len(frames) {
+			t.Fatalf("%d of %d frames are in line", n, len(frames))
 		}
 		w.egress[1].frames = w.egress[1].frames[:0]
 	})

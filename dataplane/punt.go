@@ -194,12 +194,25 @@ func (w *Worker) lostTap(s *Subinterface, err error) {
 
 // originate routes a packet of the kernel's by the VRF's table.
 func (w *Worker) originate(s *Subinterface, f *port.Frame) {
-	p := packet{Frame: f, generated: true, in: s, l3: f.Start + vlan.EthLen,
-		etherType: binary.BigEndian.Uint16(f.Bytes()[12:])}
+	p := packet{Frame: f, in: s, l3: f.Start + vlan.EthLen, etherType: binary.BigEndian.Uint16(f.Bytes()[12:])}
 	if p.etherType != etherTypeIPv4 && (p.etherType != etherTypeIPv6 || len(p.ip()) < minIPv6) {
 		return
 	}
-	if check(&p) == proceed && w.lookup(&p) == proceed && w.rewrite(&p) == proceed {
-		w.enqueueControl(p.out.Out.Port, f)
+	w.sendOwn(p)
+}
+
+// sendOwn routes a packet of our own by the VRF's table, puts it in line and
+// reports whether it could.
+func (w *Worker) sendOwn(p packet) bool {
+	ps := w.own[:]
+	ps[0] = p
+	ps[0].generated = true
+	check(ps)
+	w.lookup(ps)
+	w.rewrite(ps)
+	if ps[0].verdict != proceed {
+		return false
 	}
+	w.enqueueControl(ps[0].out.Out.Port, ps[0].Frame)
+	return true
 }

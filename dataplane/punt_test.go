@@ -80,13 +80,13 @@ func TestPunt(t *testing.T) {
 			if tt.want >= DropRunt {
 				return
 			}
-			s, _ := vlan.Parse(tt.b, 0, 0)
+			tags, _, length := vlan.Parse(tt.b, 0, 0)
 			fd := kernel["cust.100"]
-			if s.Tags == 2 {
+			if tags.Inner != 0 {
 				fd = kernel["cust.7.9"]
 			}
 			got := read(t, fd)
-			want := append(bytes.Clone(tt.b[:12]), tt.b[s.Len-2:]...)
+			want := append(bytes.Clone(tt.b[:12]), tt.b[length-2:]...)
 			if !bytes.Equal(got, want[:len(got)]) || len(got) < len(want)-18 {
 				t.Errorf("the kernel got\n% x\nwant\n% x", got, want)
 			}

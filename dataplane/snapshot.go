@@ -8,6 +8,7 @@ import (
 	"msee/bfd"
 	"msee/dataplane/fib"
 	"msee/dataplane/port"
+	"msee/vlan"
 )
 
 // Snapshot is everything the workers read: immutable once published, replaced
@@ -63,6 +64,19 @@ func NewPort(index int, name string, p port.Port, tpid uint16, counters *PortCou
 		t.qinq[s.Outer][s.Inner] = s
 	}
 	return t
+}
+
+// subinterface returns the one with these tags; nil if there is none.
+func (p *Port) subinterface(tags vlan.Stack) *Subinterface {
+	switch {
+	case tags.Outer != 0 && tags.OuterTPID != p.TPID:
+		return nil
+	case tags.Inner == 0:
+		return p.dot1q[tags.Outer]
+	case p.qinq[tags.Outer] != nil:
+		return p.qinq[tags.Outer][tags.Inner]
+	}
+	return nil
 }
 
 // Subinterface is an L3 interface. It is immutable but for its counters.

@@ -27,7 +27,8 @@ type Worker struct {
 	now     time.Duration
 
 	batch    []port.Frame
-	packet   packet
+	packets  [vector]packet       // of the batch at hand
+	own      [1]packet            // of our own, at hand
 	verdicts [verdictCount]uint64 // of the current batch
 	rx, tx   run
 
@@ -179,18 +180,13 @@ func (w *Worker) step() int {
 		return 0
 	}
 	w.now = time.Since(w.engine.epoch)
-	p := &w.packet
 	var bytes uint64
-	for i := range w.batch[:n] {
-		p.Frame = &w.batch[i]
-		p.in = nil
-		bytes += uint64(p.Frame.Len())
-		if v := w.forward(p); v != Transmit { // transmit settles those
-			w.verdicts[v]++
-			if v >= DropRunt && p.in != nil {
-				p.in.Counters.RxDrops.Add(1)
-			}
+	for i := 0; i < n; i += vector {
+		frames := w.batch[i:min(i+vector, n)]
+		for k := range frames {
+			bytes += uint64(frames[k].Len())
 		}
+		w.forward(frames)
 	}
 	w.transmit()
 	w.device.Release()

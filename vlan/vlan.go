@@ -22,44 +22,43 @@ const EthLen = 14
 // MaxHeaderLen is the length of an Ethernet header with two tags.
 const MaxHeaderLen = EthLen + 2*TagLen
 
-// Stack is what stands before the payload of a frame.
+// Stack is the tags in front of a frame's payload: two at most, however many
+// there are.
 type Stack struct {
-	OuterTPID uint16 // 0 if untagged
+	OuterTPID uint16 // of the first tag, 0 if untagged
 	Outer     uint16 // VLAN identifier of the first tag, 0 if untagged
 	Inner     uint16 // VLAN identifier of the second tag, 0 if there is none
-	Tags      int    // number of tags, 0 to 2
-	EtherType uint16 // of the payload; still a TPID if there are more than two tags
-	Len       int    // octets of b in front of the payload
 }
 
-// Parse reads the Ethernet header of b. hiddenTPID and hiddenTCI are an outer
-// tag that the device took off and keeps beside the frame; hiddenTPID is 0 if
-// there is none. A priority tag, of VLAN 0, is no tag (802.1Q-2022 §6.9). It
-// reports false if b is too short for what it announces.
-func Parse(b []byte, hiddenTPID, hiddenTCI uint16) (s Stack, ok bool) {
+// Parse reads the Ethernet header of b: the tags, the EtherType behind them
+// (still a TPID if there are more than two tags), and its length in b, octets.
+// hiddenTPID and hiddenTCI are an outer tag that the device took off and keeps
+// beside the frame; hiddenTPID is 0 if there is none. A priority tag, of VLAN 0,
+// is no tag (802.1Q-2022 §6.9). The length is 0 if b is too short for what it
+// announces.
+func Parse(b []byte, hiddenTPID, hiddenTCI uint16) (s Stack, etherType uint16, length int) {
 	if len(b) < EthLen {
-		return s, false
+		return s, 0, 0
 	}
-	s.EtherType = binary.BigEndian.Uint16(b[12:])
-	s.Len = EthLen
+	etherType, length = binary.BigEndian.Uint16(b[12:]), EthLen
 	if id := vid(hiddenTCI); hiddenTPID != 0 && id != 0 {
-		s.OuterTPID, s.Outer, s.Tags = hiddenTPID, id, 1
+		s.OuterTPID, s.Outer = hiddenTPID, id
 	}
-	for s.Tags < 2 && isTPID(s.EtherType) {
-		if len(b) < s.Len+TagLen {
-			return s, false
+	for s.Inner == 0 && isTPID(etherType) {
+		if len(b) < length+TagLen {
+			return s, etherType, 0
 		}
-		switch id := vid(binary.BigEndian.Uint16(b[s.Len:])); {
+		switch id := vid(binary.BigEndian.Uint16(b[length:])); {
 		case id == 0:
-		case s.Tags == 0:
-			s.OuterTPID, s.Outer, s.Tags = s.EtherType, id, 1
+		case s.Outer == 0:
+			s.OuterTPID, s.Outer = etherType, id
 		default:
-			s.Inner, s.Tags = id, 2
+			s.Inner = id
 		}
-		s.EtherType = binary.BigEndian.Uint16(b[s.Len+2:])
-		s.Len += TagLen
+		etherType = binary.BigEndian.Uint16(b[length+2:])
+		length += TagLen
 	}
-	return s, true
+	return s, etherType, length
 }
 
 func isTPID(etherType uint16) bool { return etherType == TPIDQ || etherType == TPIDAD }

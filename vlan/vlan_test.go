@@ -14,39 +14,40 @@ func TestParse(t *testing.T) {
 	eth := append(dst[:], src[:]...)
 	frame := func(tail ...byte) []byte { return append(bytes.Clone(eth), tail...) }
 	tests := []struct {
-		name       string
-		b          []byte
-		tpid, tci  uint16
-		want       Stack
-		incomplete bool
+		name      string
+		b         []byte
+		tpid, tci uint16
+		want      Stack
+		etherType uint16
+		length    int // 0: incomplete
 	}{
-		{name: "untagged", b: frame(8, 0), want: Stack{EtherType: 0x800, Len: 14}},
+		{name: "untagged", b: frame(8, 0), want: Stack{}, etherType: 0x800, length: 14},
 		{name: "dot1q inline", b: frame(0x81, 0, 0x20, 100, 8, 0),
-			want: Stack{OuterTPID: TPIDQ, Outer: 100, Tags: 1, EtherType: 0x800, Len: 18}},
+			want: Stack{OuterTPID: TPIDQ, Outer: 100}, etherType: 0x800, length: 18},
 		{name: "dot1q hidden", b: frame(8, 0), tpid: TPIDQ, tci: 0x2064,
-			want: Stack{OuterTPID: TPIDQ, Outer: 100, Tags: 1, EtherType: 0x800, Len: 14}},
+			want: Stack{OuterTPID: TPIDQ, Outer: 100}, etherType: 0x800, length: 14},
 		{name: "priority tag", b: frame(0x81, 0, 0xe0, 0, 8, 0),
-			want: Stack{EtherType: 0x800, Len: 18}},
+			want: Stack{}, etherType: 0x800, length: 18},
 		{name: "priority tag hidden, tag inline", b: frame(0x81, 0, 0, 100, 8, 0), tpid: TPIDQ, tci: 0xe000,
-			want: Stack{OuterTPID: TPIDQ, Outer: 100, Tags: 1, EtherType: 0x800, Len: 18}},
+			want: Stack{OuterTPID: TPIDQ, Outer: 100}, etherType: 0x800, length: 18},
 		{name: "qinq inline", b: frame(0x88, 0xa8, 0, 7, 0x81, 0, 0, 9, 0x86, 0xdd),
-			want: Stack{OuterTPID: TPIDAD, Outer: 7, Inner: 9, Tags: 2, EtherType: 0x86dd, Len: 22}},
+			want: Stack{OuterTPID: TPIDAD, Outer: 7, Inner: 9}, etherType: 0x86dd, length: 22},
 		{name: "qinq, outer hidden", b: frame(0x81, 0, 0, 9, 0x86, 0xdd), tpid: TPIDQ, tci: 7,
-			want: Stack{OuterTPID: TPIDQ, Outer: 7, Inner: 9, Tags: 2, EtherType: 0x86dd, Len: 18}},
+			want: Stack{OuterTPID: TPIDQ, Outer: 7, Inner: 9}, etherType: 0x86dd, length: 18},
 		{name: "three tags", b: frame(0x81, 0, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3, 8, 0),
-			want: Stack{OuterTPID: TPIDQ, Outer: 1, Inner: 2, Tags: 2, EtherType: TPIDQ, Len: 22}},
-		{name: "runt", b: eth, incomplete: true},
-		{name: "cut in the tag", b: frame(0x81, 0, 0), incomplete: true},
-		{name: "cut in the second tag", b: frame(0x81, 0, 0, 1, 0x81, 0, 0), incomplete: true},
+			want: Stack{OuterTPID: TPIDQ, Outer: 1, Inner: 2}, etherType: TPIDQ, length: 22},
+		{name: "runt", b: eth},
+		{name: "cut in the tag", b: frame(0x81, 0, 0)},
+		{name: "cut in the second tag", b: frame(0x81, 0, 0, 1, 0x81, 0, 0)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, ok := Parse(tt.b, tt.tpid, tt.tci)
-			if ok == tt.incomplete {
-				t.Fatalf("ok = %v", ok)
+			got, etherType, length := Parse(tt.b, tt.tpid, tt.tci)
+			if length != tt.length {
+				t.Fatalf("length %d, want %d", length, tt.length)
 			}
-			if ok && got != tt.want {
-				t.Errorf("got  %+v\nwant %+v", got, tt.want)
+			if length != 0 && (got != tt.want || etherType != tt.etherType) {
+				t.Errorf("got  %+v, %#x\nwant %+v, %#x", got, etherType, tt.want, tt.etherType)
 			}
 		})
 	}
@@ -61,9 +62,9 @@ func TestHeaderRoundTrip(t *testing.T) {
 		if got := 40 - start; got != h.Len() {
 			t.Errorf("%+v: wrote %d octets, Len says %d", tt, got, h.Len())
 		}
-		s, ok := Parse(b[start:], 0, 0)
-		if !ok || s.Outer != tt.outer || s.Inner != tt.inner || s.EtherType != 0x86dd || s.Len != h.Len() {
-			t.Errorf("%+v: parsed %+v, %v", tt, s, ok)
+		s, etherType, length := Parse(b[start:], 0, 0)
+		if s.Outer != tt.outer || s.Inner != tt.inner || etherType != 0x86dd || length != h.Len() {
+			t.Errorf("%+v: parsed %+v, %#x, %d octets", tt, s, etherType, length)
 		}
 		if !bytes.Equal(b[start:start+6], dst[:]) || !bytes.Equal(b[start+6:start+12], src[:]) {
 			t.Errorf("%+v: addresses % x", tt, b[start:start+12])
@@ -80,15 +81,12 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0, 0, 100, 8, 0}, uint16(0), uint16(0))
 	f.Add([]byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0, 0, 9, 0x86, 0xdd}, uint16(TPIDQ), uint16(7))
 	f.Fuzz(func(t *testing.T, b []byte, tpid, tci uint16) {
-		s, ok := Parse(b, tpid, tci)
-		if !ok {
-			return
+		s, _, length := Parse(b, tpid, tci)
+		if length > len(b) || length > 0 && length < EthLen || s.Outer > 4095 || s.Inner > 4095 {
+			t.Fatalf("%+v, %d of %d octets", s, length, len(b))
 		}
-		if s.Len > len(b) || s.Tags > 2 || s.Outer > 4095 || s.Inner > 4095 {
-			t.Fatalf("%+v of %d octets", s, len(b))
-		}
-		if s.Tags == 0 && (s.Outer != 0 || s.Inner != 0) {
-			t.Fatalf("identifiers without tags: %+v", s)
+		if s.Outer == 0 && (s.OuterTPID != 0 || s.Inner != 0) {
+			t.Fatalf("a second tag without a first: %+v", s)
 		}
 	})
 }

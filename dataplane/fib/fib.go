@@ -58,14 +58,46 @@ func (t *Table[V]) Lookup(addr netip.Addr) (V, bool) {
 // Lookup4 is [Table.Lookup] of an IPv4 address as a big-endian number:
 // 192.0.2.1 is 0xc0000201.
 func (t *Table[V]) Lookup4(addr uint32) (V, bool) {
+	s := t.Search4(addr)
+	s.Step()
+	return t.Found4(s)
+}
+
+// Search4 is an IPv4 lookup under way. Who has many addresses takes each step for
+// all of them before the next, in tables that may differ: so the processor waits
+// for many cache misses at once. [Table.Lookup4] is the three steps for one.
+type Search4 struct {
+	chunk *chunk
+	addr  uint32
+	n     uint16
+}
+
+// Search4 begins a lookup.
+func (t *Table[V]) Search4(addr uint32) Search4 {
 	if t.pages == nil {
-		return t.lookupTrie4(addr)
+		return Search4{&emptyChunk, addr, 0}
 	}
-	page, chunk := t.pages.at(addr)
-	n := chunk.entries[addr>>8&0xff]
-	if needsMore(n) {
-		n = page.lookupMore(chunk, n, addr)
+	_, chunk := t.pages.at(addr)
+	return Search4{chunk, addr, 0}
+}
+
+// Step is the second step.
+func (s *Search4) Step() { s.n = s.chunk.entries[s.addr>>8&0xff] }
+
+// Found4 is the last step, in the table that Search4 began in: the result is that
+// of [Table.Lookup4].
+func (t *Table[V]) Found4(s Search4) (V, bool) {
+	if needsMore(s.n) {
+		return t.more4(s)
 	}
+	return t.values[s.n], true
+}
+
+func (t *Table[V]) more4(s Search4) (V, bool) {
+	if t.pages == nil {
+		return t.lookupTrie4(s.addr)
+	}
+	n := t.pages[s.addr>>24].lookupMore(s.chunk, s.n, s.addr)
 	return t.values[n], n != 0 || t.hasDefault
 }
 

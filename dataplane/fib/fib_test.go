@@ -92,8 +92,6 @@ func check(t *testing.T, r *rand.Rand, table *Table[int], g golden) {
 	if table.Len4()+table.Len6() != len(g) {
 		t.Fatalf("Len4 %d + Len6 %d, want %d", table.Len4(), table.Len6(), len(g))
 	}
-	var raw []uint32
-	var values []int
 	for range 50 {
 		addr := randomAddr(r)
 		wantP, want, wantOK := g.lookup(addr)
@@ -109,14 +107,9 @@ func check(t *testing.T, r *rand.Rand, table *Table[int], g golden) {
 			}
 			continue
 		}
-		raw, values = append(raw, raw4(addr)), append(values, want)
 		if v, ok := table.Lookup4(raw4(addr)); v != want || ok != wantOK {
 			t.Fatalf("Lookup4 %v = %d, %v, want %d, %v", addr, v, ok, want, wantOK)
 		}
-	}
-	got4 := make([]int, len(raw))
-	if table.LookupBatch4(raw, got4); !slices.Equal(got4, values) {
-		t.Fatalf("LookupBatch4 of %x = %v, want %v", raw, got4, values)
 	}
 	checkNumbers(t, table)
 }

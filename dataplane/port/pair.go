@@ -17,6 +17,9 @@ type PairOptions struct {
 	MACs [2]MAC
 	// Slots is how many frames may wait in each direction; 0 means BatchSize.
 	Slots int
+	// MaxFrame is the longest frame that fits, in octets; 0 means the constant
+	// MaxFrame. A small one keeps the slots on few pages.
+	MaxFrame int
 }
 
 // NewPair returns the ends of a cable: what is sent on one is received on the
@@ -30,8 +33,8 @@ func NewPollPair(o PairOptions) (a, b Port) { return newPair(o, false) }
 
 func newPair(o PairOptions, wake bool) (a, b Port) {
 	ends := [2]*pairEnd{
-		{name: o.Names[0], mac: o.MACs[0], rx: newPairQueue(o.Slots, wake)},
-		{name: o.Names[1], mac: o.MACs[1], rx: newPairQueue(o.Slots, wake)},
+		{name: o.Names[0], mac: o.MACs[0], rx: newPairQueue(o, wake)},
+		{name: o.Names[1], mac: o.MACs[1], rx: newPairQueue(o, wake)},
 	}
 	for i, e := range ends {
 		e.tx = ends[1-i].rx
@@ -59,35 +62,44 @@ type pairEnd struct {
 // once per batch.
 type pairQueue struct {
 	mu      sync.Mutex
-	slots   []pairSlot
-	head    int // the oldest frame
-	len     int // frames that wait or are held
-	held    int // frames that Recv gave out, from head on
-	wake    int // eventfd, -1 if none
+	slots   []Frame // a frame in each, from pairFrameOff on
+	longest int     // frame that fits, octets
+	head    int     // the oldest frame
+	len     int     // frames that wait or are held
+	held    int     // frames that Recv gave out, from head on
+	wake    int     // eventfd, -1 if none
 	woken   bool
 	count   [8]byte // what is read from and written to wake
 	closed  bool
 	dropped uint64
 }
 
-type pairSlot struct {
-	buf  []byte
-	end  int
-	vnet VNetHdr
+// slot returns the i-th from the oldest frame on.
+func (q *pairQueue) slot(i int) *Frame {
+	if i += q.head; i >= len(q.slots) {
+		i -= len(q.slots)
+	}
+	return &q.slots[i]
 }
 
 // pairFrameOff is where a frame begins in its slot, on a cache line.
 const pairFrameOff = (Headroom + VNetHdrLen + 63) &^ 63
 
-func newPairQueue(slots int, wake bool) *pairQueue {
+func newPairQueue(o PairOptions, wake bool) *pairQueue {
+	slots, longest := o.Slots, o.MaxFrame
 	if slots <= 0 {
 		slots = BatchSize
 	}
-	const stride = (pairFrameOff + MaxFrame + 63) &^ 63
-	q := &pairQueue{slots: make([]pairSlot, slots), wake: -1}
+	if longest <= 0 {
+		longest = MaxFrame
+	}
+	// An odd number of cache lines, so that the slots' beginnings do not all
+	// compete for the same few places in the cache.
+	stride := (pairFrameOff+longest+63)&^63 | 64
+	q := &pairQueue{slots: make([]Frame, slots), longest: longest, wake: -1}
 	mem := make([]byte, slots*stride) // untouched pages cost nothing
 	for i := range q.slots {
-		q.slots[i].buf = mem[i*stride : (i+1)*stride : (i+1)*stride]
+		q.slots[i] = Frame{Buf: mem[i*stride : (i+1)*stride : (i+1)*stride], Start: pairFrameOff}
 	}
 	if wake {
 		if fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err == nil {
@@ -110,13 +122,13 @@ func (q *pairQueue) put(frames []*Frame) (sent int, tooLong, closed bool) {
 			q.dropped += uint64(len(frames) - i)
 			break
 		}
-		if f.Len() > MaxFrame {
+		if f.Len() > q.longest {
 			tooLong = true
 			continue
 		}
-		s := &q.slots[(q.head+q.len)%len(q.slots)]
-		s.end = pairFrameOff + copy(s.buf[pairFrameOff:], f.Bytes())
-		s.vnet = f.VNet
+		s := q.slot(q.len)
+		s.End = pairFrameOff + copy(s.Buf[pairFrameOff:], f.Bytes())
+		s.VNet = f.VNet
 		q.len++
 		sent++
 	}
@@ -133,8 +145,7 @@ func (q *pairQueue) take(batch []Frame) int {
 	defer q.mu.Unlock()
 	n := min(len(batch), q.len)
 	for i := range n {
-		s := &q.slots[(q.head+i)%len(q.slots)]
-		batch[i] = Frame{Buf: s.buf, Start: pairFrameOff, End: s.end, VNet: s.vnet}
+		batch[i] = *q.slot(i)
 	}
 	q.held = n
 	if n == 0 && q.woken {
