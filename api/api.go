@@ -2,7 +2,7 @@
 // that its owner alone may open.
 //
 //	GET  /v1/device /v1/circuits /v1/peerings /v1/bgp /v1/routes[?vrf=NAME]
-//	     /v1/arp /v1/ports
+//	     /v1/arp /v1/bfd /v1/ports
 //	POST /v1/reload     read the configuration file again and apply it
 //
 // Every answer is JSON; an error is {"error": "…"} with a status of 4xx or 5xx.
@@ -127,6 +127,7 @@ func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler 
 		return rows(e.Routes(r.URL.Query().Get("vrf")))
 	}))
 	mux.HandleFunc("GET /v1/arp", answer(func(*http.Request) (any, error) { return rows(e.ARP()) }))
+	mux.HandleFunc("GET /v1/bfd", answer(func(*http.Request) (any, error) { return rows(e.BFD()) }))
 	mux.HandleFunc("GET /v1/ports", answer(func(*http.Request) (any, error) { return rows(e.Ports()) }))
 	mux.HandleFunc("POST /v1/reload", answer(func(*http.Request) (any, error) {
 		changes, err := rows(reload())

@@ -71,6 +71,9 @@ func (c *Client) Routes(vrf string) (v []edge.RouteStatus, err error) {
 func (c *Client) ARP() (v []edge.ARPStatus, err error) {
 	return v, c.call(http.MethodGet, "arp", &v)
 }
+func (c *Client) BFD() (v []edge.BFDStatus, err error) {
+	return v, c.call(http.MethodGet, "bfd", &v)
+}
 func (c *Client) Ports() (v []edge.PortStatus, err error) {
 	return v, c.call(http.MethodGet, "ports", &v)
 }

@@ -230,7 +230,7 @@ var badEdge = []badCase{
 4:12: circuits[0].name: missing (want 1 to 63 of A-Z, a-z, 0-9, _ and -, not beginning with -)
 4:12: circuits[0].port: missing (want a port's name)
 5:15: connections[0]: wrong type (got x; want a mapping)
-6:1: extra: unknown key (want device, bgp, ports, circuits or connections)`},
+6:1: extra: unknown key (want device, bgp, bfd, ports, circuits or connections)`},
 }
 
 // badGateway are edits of testdata/gateway.yaml.
@@ -276,13 +276,13 @@ var badGateway = []badCase{
 	{"connection VLAN twice", "vlanId: 201", "vlanId: 200",
 		"17:51: connections[1].vlanId: VLAN used twice on port core (got 200; want another one: connections[0].vlanId (line 16) has it)"},
 	{"connection names a gateway", "name: er2, circuit", "name: er2, virtualNetworkGateway: x, circuit",
-		"17:17: connections[1].virtualNetworkGateway: unknown key (want name, circuit, routingWeight, port, vlanId, gatewaySubnet or gatewaySubnetIpv6)"},
+		"17:17: connections[1].virtualNetworkGateway: unknown key (want name, circuit, routingWeight, port, vlanId, gatewaySubnet, gatewaySubnetIpv6 or bfd)"},
 	{"QinQ", "device: eth2}", "device: eth2, encapsulation: QinQ}",
 		"5:47: ports[1].encapsulation: a gateway's ports carry one tag at most (got QinQ; want Dot1Q)"},
 	{"no connections", "", "virtualNetworkGateway: {name: g, instance: 1}\nports: [{name: v, device: eth0}]\nvirtualNetwork: {name: v, addressSpace: {addressPrefixes: [10.0.0.0/16]}, subnets: [{name: a, addressPrefixes: [10.0.0.0/24], port: v}]}\nconnections: []\n",
 		"4:14: connections: missing (got an empty list; want at least one item)"},
 	{"edge's keys", "ports:", "circuits: []\nports:",
-		"3:1: circuits: unknown key (want virtualNetworkGateway, bgp, ports, virtualNetwork or connections)"},
+		"3:1: circuits: unknown key (want virtualNetworkGateway, bgp, bfd, ports, virtualNetwork or connections)"},
 }
 
 // badYAML are edits of testdata/edge.yaml that YAML, or our use of it, forbids.
@@ -316,14 +316,14 @@ var badYAML = []badCase{
 	{"anchor", "  - name: er1", "  - &a\n    name: er1",
 		"10:5: circuits[0]: a YAML anchor (&name) (want the value itself)"},
 	{"alias bomb", "", "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\ndevice: *c\n",
-		`1:1: a: unknown key (want device, bgp, ports, circuits or connections)
+		`1:1: a: unknown key (want device, bgp, bfd, ports, circuits or connections)
 1:1: ports: missing (want a list)
 1:4: a: a YAML anchor (&name) (want the value itself)
-2:1: b: unknown key (want device, bgp, ports, circuits or connections)
+2:1: b: unknown key (want device, bgp, bfd, ports, circuits or connections)
 2:4: b: a YAML anchor (&name) (want the value itself)
 2:8: b[0]: a YAML alias (*name) (want the value itself)
 2:12: b[1]: a YAML alias (*name) (want the value itself)
-3:1: c: unknown key (want device, bgp, ports, circuits or connections)
+3:1: c: unknown key (want device, bgp, bfd, ports, circuits or connections)
 3:4: c: a YAML anchor (&name) (want the value itself)
 3:8: c[0]: a YAML alias (*name) (want the value itself)
 3:12: c[1]: a YAML alias (*name) (want the value itself)

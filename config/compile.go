@@ -27,8 +27,8 @@ func (f *edgeFile) compile() *Device {
 			Name: c.Name, ServiceKey: c.ServiceKey, SKU: c.SKU.Name(),
 			BandwidthInMbps: c.BandwidthInMbps, Port: c.port, STag: c.STag,
 		})
-		for _, p := range c.Peerings {
-			v := f.compilePeering(&c, &p)
+		for i, p := range c.Peerings {
+			v := f.compilePeering(&c, &p, c.bfd[i])
 			if !d.RouterID.IsValid() {
 				d.RouterID = v.Subinterfaces[0].Addresses[0].Addr()
 			}
@@ -78,7 +78,7 @@ var vrfSuffix = map[circuit.PeeringType]string{
 
 // compilePeering makes the VRF of a peering on the link of this MSEE, with the
 // connections of the circuit if the peering is private.
-func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering) VRF {
+func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering, bfd BFD) VRF {
 	v := VRF{Name: c.Name + vrfSuffix[p.PeeringType], Circuit: c.Name, PeeringType: string(p.PeeringType), AllowOwnAS: p.AllowOwnAS}
 	if p.PeeringType == circuit.AzurePrivatePeering {
 		v.Regions = c.Regions()
@@ -92,7 +92,7 @@ func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering) VRF {
 		customer.Addresses = append(customer.Addresses, netip.PrefixFrom(local, subnet.Bits()))
 		v.addSession(Session{
 			Subinterface: customer.Name, Local: local, Peer: circuit.CustomerAddress(subnet),
-			PeerAS: p.PeerASN, Side: SideCustomer, Key: p.SharedKey, Enabled: state == circuit.StateEnabled,
+			PeerAS: p.PeerASN, Side: SideCustomer, Key: p.SharedKey, Enabled: state == circuit.StateEnabled, BFD: bfd,
 			MaxPrefixes: f.limits.of(circuit.MaxCustomerPrefixes(p.PeeringType, c.SKU.Tier, local.Is6())),
 		}, f.timers)
 	}
@@ -129,7 +129,7 @@ func (f *edgeFile) compileConnection(v *VRF, c connectionSpec) {
 		for instance := range 2 {
 			v.addSession(Session{
 				Subinterface: s.Name, Local: local, Peer: circuit.GatewayAddress(subnet, instance),
-				PeerAS: circuit.ASNGateway, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true,
+				PeerAS: circuit.ASNGateway, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true, BFD: c.bfd,
 				MaxPrefixes: f.limits.of(circuit.MaxGatewayPrefixes(local.Is6())),
 			}, f.timers)
 		}
@@ -200,7 +200,7 @@ func (f *gatewayFile) compileConnection(v *VRF, c connectionSpec) {
 		for _, role := range []circuit.Role{circuit.RolePrimary, circuit.RoleSecondary} {
 			v.addSession(Session{
 				Subinterface: s.Name, Local: local, Peer: circuit.MSEECoreAddress(subnet, role),
-				PeerAS: circuit.ASNMSEE, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true,
+				PeerAS: circuit.ASNMSEE, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true, BFD: c.bfd,
 			}, f.timers)
 		}
 	}

@@ -113,4 +113,5 @@ type Session struct {
 	Hold         time.Duration
 	Enabled      bool // false: peering state Disabled, configuration kept
 	MaxPrefixes  int  // the peer may announce so many, 0 for any number
+	BFD          BFD
 }

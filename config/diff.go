@@ -177,6 +177,8 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("Hold", s.Hold)
 		f.add("Enabled", s.Enabled)
 		f.add("MaxPrefixes", s.MaxPrefixes)
+		f.add("BFD", s.BFD)
+		f.add(secretField, s.BFD.AuthKey)
 		all[objectKey{"session", s.Name}] = f
 	}
 }

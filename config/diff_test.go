@@ -112,7 +112,7 @@ func diffSeesEveryField(t *testing.T, file string) {
 				v.SetString(v.String() + "x")
 			case reflect.Int, reflect.Int64:
 				v.SetInt(v.Int() + 1)
-			case reflect.Uint16, reflect.Uint32:
+			case reflect.Uint8, reflect.Uint16, reflect.Uint32:
 				v.SetUint(v.Uint() + 1)
 			case reflect.Bool:
 				v.SetBool(!v.Bool())

@@ -13,6 +13,7 @@ type edgeFile struct {
 	routerID    netip.Addr // zero if not given
 	timers      timers
 	limits      limits
+	bfd         BFD // where a peering or connection says nothing else
 	ports       []portSpec
 	circuits    []circuitSpec
 	connections []connectionSpec
@@ -25,6 +26,7 @@ type circuitSpec struct {
 	path string
 	// peeringPaths are the paths of the circuit's Peerings, in their order.
 	peeringPaths []string
+	bfd          []BFD // of the Peerings
 }
 
 func (r *reader) edge(o *object) *edgeFile {
@@ -36,15 +38,16 @@ func (r *reader) edge(o *object) *edgeFile {
 		d.done()
 	}
 	f.timers, f.limits = r.bgp(o, true)
+	f.bfd = r.bfd(o, defaultBFD())
 	f.ports = r.ports(o)
 	o.objects("circuits", optional, func(o *object) {
-		f.circuits = append(f.circuits, r.circuit(o))
+		f.circuits = append(f.circuits, r.circuit(o, f.bfd))
 	})
-	f.connections = r.connections(o, optional, true)
+	f.connections = r.connections(o, optional, true, f.bfd)
 	return f
 }
 
-func (r *reader) circuit(o *object) circuitSpec {
+func (r *reader) circuit(o *object, base BFD) circuitSpec {
 	c := circuitSpec{path: o.path}
 	c.Name = value(o, "name", required, text, checkName)
 	c.ServiceKey = value(o, "serviceKey", optional, text, circuit.CheckServiceKey)
@@ -55,6 +58,7 @@ func (r *reader) circuit(o *object) circuitSpec {
 	c.STag = uint16(value(o, "stag", optional, number, circuit.CheckVLANID))
 	o.objects("peerings", optional, func(o *object) {
 		c.Peerings = append(c.Peerings, r.peering(o))
+		c.bfd = append(c.bfd, r.bfd(o, base))
 		c.peeringPaths = append(c.peeringPaths, o.path)
 	})
 	return c

@@ -12,6 +12,7 @@ type gatewayFile struct {
 	gateway     circuit.VirtualNetworkGateway
 	routerID    netip.Addr // zero if not given
 	timers      timers
+	bfd         BFD // where a connection says nothing else
 	ports       []portSpec
 	vnet        circuit.VirtualNetwork
 	subnets     []subnetSpec // of vnet.Subnets, in their order
@@ -39,11 +40,12 @@ func (r *reader) gateway(o *object) *gatewayFile {
 		g.done()
 	}
 	f.timers, _ = r.bgp(o, false)
+	f.bfd = r.bfd(o, defaultBFD())
 	f.ports = r.ports(o)
 	if v, ok := o.section("virtualNetwork", required, "name, addressSpace and subnets"); ok {
 		r.virtualNetwork(v, f)
 	}
-	f.connections = r.connections(o, required, false)
+	f.connections = r.connections(o, required, false, f.bfd)
 	return f
 }
 

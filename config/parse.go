@@ -105,6 +105,7 @@ type connectionSpec struct {
 	circuit.Connection
 	attachment
 	path string
+	bfd  BFD
 }
 
 // timers are the BGP timers of all of a device's sessions.
@@ -141,7 +142,7 @@ func etherType(o *object) uint16 {
 
 // connections reads the list of connections; those of an MSEE name their
 // gateway.
-func (r *reader) connections(o *object, need, namesGateway bool) []connectionSpec {
+func (r *reader) connections(o *object, need, namesGateway bool, base BFD) []connectionSpec {
 	var connections []connectionSpec
 	o.objects("connections", need, func(o *object) {
 		c := connectionSpec{path: o.path}
@@ -155,6 +156,7 @@ func (r *reader) connections(o *object, need, namesGateway bool) []connectionSpe
 		c.VLANID = uint16(value(o, "vlanId", required, number, circuit.CheckVLANID))
 		c.GatewaySubnet = value(o, "gatewaySubnet", required, prefix, circuit.CheckGatewaySubnet)
 		c.GatewaySubnetIPv6 = value(o, "gatewaySubnetIpv6", optional, prefix, circuit.CheckSubnetIPv6)
+		c.bfd = r.bfd(o, base)
 		connections = append(connections, c)
 	})
 	return connections

@@ -32,7 +32,8 @@ type portState struct {
 	counters *dataplane.PortCounters
 	ifindex  int // of the device when it was opened
 	claim    net.Listener
-	link     string // up, down or gone; see checkLinks
+	link     string                  // up, down or gone; see checkLinks
+	bfd      []*dataplane.BFDSession // its worker's
 }
 
 // vrf is a running VRF.
@@ -319,6 +320,7 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 	}
 	e.publishSnapshot(e.portTables())
 	e.engine.Sync()
+	e.setBFD()
 	for _, s := range gone {
 		s.tap.device.Close()
 	}
@@ -376,6 +378,7 @@ func (e *Edge) dropSessions(dev *config.Device) {
 	dropped := false
 	for name := range e.sessions {
 		if !wanted[name] {
+			e.unwatchBFD(e.sessions[name])
 			delete(e.sessions, name)
 			dropped = true
 		}

@@ -68,6 +68,7 @@ type session struct {
 	// sweepAt is when routes from before a restart of the speaker go, if the
 	// session has not told its table anew by then; zero if there are none.
 	sweepAt time.Time
+	bfd     *bfdWatch // nil: none
 }
 
 const (
@@ -122,6 +123,7 @@ func (e *Edge) Stop() {
 	close(e.stop)
 	e.done.Wait()
 	e.stopSpeaker() // while packets still flow, so that the Cease gets out
+	e.endBFD()
 	e.engine.Close()
 	for _, v := range e.vrfs {
 		e.removeVRF(v)
@@ -159,6 +161,8 @@ func (e *Edge) control() {
 			e.resolve(neighbor)
 		case s := <-e.engine.LostTaps():
 			e.remakeTap(s)
+		case <-e.engine.BFDChanged():
+			e.bfdChanged()
 		case _, ok := <-e.links:
 			if !ok {
 				e.links = nil // the clock looks as well
@@ -347,6 +351,7 @@ func (e *Edge) ask() {
 
 func (e *Edge) tick(now time.Time) {
 	e.checkLinks()
+	e.tickBFD(now)
 	// A tenth of the next hops each second, told by their last octet, is
 	// asked whether it is still there; those not resolved are asked for
 	// every second.

@@ -27,8 +27,9 @@ type hop struct {
 type adjacency struct {
 	*dataplane.Adjacency
 	hop
-	mac   port.MAC // if resolved
-	users int      // groups that have it
+	mac     port.MAC // if resolved
+	users   int      // groups that have it
+	watched bool     // by BFD
 }
 
 // group is a next-hop group, shared by all routes with the same hops.
@@ -113,7 +114,7 @@ func (f *forwarding) adjacency(h hop) *adjacency {
 
 // forget drops an adjacency that nobody needs any more.
 func (f *forwarding) forget(a *adjacency) {
-	if a.users == 0 && a.Rewrite() == nil {
+	if a.users == 0 && !a.watched && a.Rewrite() == nil {
 		delete(f.adjacencies, a.hop)
 	}
 }
@@ -247,7 +248,7 @@ func (f *forwarding) settle() {
 // nextHops yields the next hops of routes, each once.
 func (f *forwarding) nextHops(yield func(hop) bool) {
 	for h, a := range f.adjacencies {
-		if a.users > 0 && !yield(h) {
+		if (a.users > 0 || a.watched) && !yield(h) {
 			return
 		}
 	}

@@ -33,6 +33,9 @@ func (e *Edge) checkLinks() {
 		if state != p.link {
 			e.log.Warn("link", "port", p.cfg.Name, "device", p.cfg.Device, "was", p.link, "is", state)
 			p.link = state
+			if err := e.engine.BFDPathDown(p.index, state != linkUp); err != nil {
+				e.log.Error("tell BFD of the link", "port", p.cfg.Name, "err", err)
+			}
 			if state != linkUp {
 				e.dropPort(p)
 			}

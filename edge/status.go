@@ -198,6 +198,8 @@ func (e *Edge) Sessions() (rows []SessionStatus, err error) {
 					row.Advertised = counts.Advertised
 				} else if sub := s.vrf.subs[c.Subinterface]; sub != nil && sub.port.whyDown() != "" {
 					row.Reason = sub.port.whyDown() // nearer to the cause than what the speaker sees
+				} else if why := s.whyBFD(); why != "" {
+					row.Reason = why
 				}
 				rows = append(rows, row)
 			}

@@ -98,6 +98,7 @@ func makeFRRDirs(lab string, n *Node) error {
 	}
 	for name, text := range map[string]string{
 		"bgpd.conf":  frrConfig(n).BGPD(),
+		"bfdd.conf":  frrConfig(n).BFDD(),
 		"vtysh.conf": "no service integrated-vtysh-config\n",
 	} {
 		file := filepath.Join(frrDir(lab, n.Name, "etc"), name)
@@ -129,6 +130,9 @@ func frrConfig(n *Node) *frr.Config {
 	}
 	c.ASN, c.RouterID, c.Networks = b.ASN, b.RouterID, b.Networks
 	c.KeepaliveSeconds, c.HoldSeconds, c.MaximumPaths = b.KeepaliveSeconds, b.HoldSeconds, b.MaximumPaths
+	if b.BFD != nil {
+		c.BFD = &frr.BFD{IntervalMilliseconds: b.BFD.IntervalMilliseconds, Multiplier: b.BFD.Multiplier}
+	}
 	for _, p := range b.Neighbors {
 		c.Neighbors = append(c.Neighbors, frr.Neighbor{Address: p.Address, RemoteAS: p.RemoteAS, Password: p.Password})
 	}

@@ -88,6 +88,7 @@ type BGP struct {
 	MaximumPaths     int            `yaml:"maximumPaths"`     // 0: FRR's default
 	Networks         []netip.Prefix `yaml:"networks"`         // announced whether or not there is a route
 	Neighbors        []Neighbor     `yaml:"neighbors"`
+	BFD              *BFD           `yaml:"bfd"` // of all neighbours; nil: none
 	// Expect lists what must have been learnt before the lab counts as up.
 	Expect []Expected `yaml:"expect"`
 }
@@ -98,6 +99,13 @@ type Neighbor struct {
 	Address  netip.Addr `yaml:"address"`
 	RemoteAS uint32     `yaml:"remoteAS"`
 	Password string     `yaml:"password"` // TCP-MD5 key, "" for none
+}
+
+// BFD has bfdd watch the neighbours, with the same interval both ways.
+type BFD struct {
+	strict.Pos
+	IntervalMilliseconds int `yaml:"intervalMilliseconds"` // 0: FRR's default, 300
+	Multiplier           int `yaml:"multiplier"`           // 0: FRR's default, 3
 }
 
 // Expected is a prefix with the number of paths that must be known for it.

@@ -84,7 +84,7 @@ func (b *builder) preflight() error {
 		n := &b.t.Nodes[i]
 		switch n.Kind {
 		case KindFRR:
-			daemons, err := frr.Daemons(filepath.Join(frr.EtcDir, "bgpd.conf"))
+			daemons, err := frrDaemons(n)
 			if err != nil {
 				return err
 			}
@@ -98,6 +98,14 @@ func (b *builder) preflight() error {
 		}
 	}
 	return nil
+}
+
+func frrDaemons(n *Node) ([]frr.Daemon, error) {
+	bgpd, bfdd := filepath.Join(frr.EtcDir, "bgpd.conf"), filepath.Join(frr.EtcDir, "bfdd.conf")
+	if n.BGP != nil && n.BGP.BFD != nil {
+		return frr.DaemonsWithBFD(bgpd, bfdd)
+	}
+	return frr.Daemons(bgpd)
 }
 
 func (b *builder) msee(n *Node, command string) frr.Daemon {

@@ -252,6 +252,10 @@ func (v *validator) bgp(n *Node) {
 	if b.MaximumPaths < 0 || b.MaximumPaths > 64 {
 		v.fault(b.Pos, "node %s: bgp: maximumPaths %d: want 1 to 64", n.Name, b.MaximumPaths)
 	}
+	if f := b.BFD; f != nil && (f.IntervalMilliseconds != 0 && (f.IntervalMilliseconds < 10 || f.IntervalMilliseconds > 60000) ||
+		f.Multiplier != 0 && (f.Multiplier < 2 || f.Multiplier > 255)) {
+		v.fault(f.Pos, "node %s: bgp: bfd: want intervalMilliseconds 10 to 60000 and multiplier 2 to 255, or 0 for FRR's own", n.Name)
+	}
 	for i := range b.Neighbors {
 		p := &b.Neighbors[i]
 		if p.RemoteAS == 0 || !p.Address.IsValid() || !n.onLink(p.Address) {

@@ -83,6 +83,8 @@ func showCommand() *cobra.Command {
 	routes.Flags().StringVar(&vrf, "vrf", "", "only this VRF")
 	add("arp", "ARP and IPv6 neighbor tables",
 		func(c *api.Client) (any, error) { return c.ARP() }, printer(api.ShowARP))
+	add("bfd", "BFD sessions: agreed intervals, and what brought one down",
+		func(c *api.Client) (any, error) { return c.BFD() }, printer(api.ShowBFD))
 	add("ports", "Ports and their counters",
 		func(c *api.Client) (any, error) { return c.Ports() }, printer(api.ShowPorts))
 	var all bool

@@ -1,8 +1,8 @@
 // Package frr writes FRR's configuration, finds its daemons and asks bgpd what
 // it knows. It runs nothing itself but vtysh, through a Runner.
 //
-// Addresses and static routes are the kernel's in a lab, so bgpd alone has a
-// configuration. That keeps to what FRR 8 to 10 read alike.
+// Addresses and static routes are the kernel's in a lab, so bgpd and bfdd alone
+// have a configuration. That keeps to what FRR 8 to 10 read alike.
 package frr
 
 import (
@@ -24,6 +24,7 @@ type Config struct {
 	MaximumPaths     int
 	Networks         []netip.Prefix
 	Neighbors        []Neighbor
+	BFD              *BFD   // of all neighbours; nil: none
 	Extra            string // lines put behind what is generated
 }
 
@@ -32,6 +33,37 @@ type Neighbor struct {
 	Address  netip.Addr
 	RemoteAS uint32
 	Password string
+}
+
+// BFD is how bfdd watches neighbours; 0 is FRR's default.
+type BFD struct {
+	IntervalMilliseconds int // both ways
+	Multiplier           int
+}
+
+// bfdProfile names the intervals in bfdd, for bgpd.
+const bfdProfile = "msee"
+
+// BFDD returns the text of bfdd.conf.
+func (c *Config) BFDD() string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("hostname %s", c.Hostname)
+	if c.BFD == nil {
+		return b.String()
+	}
+	line("bfd")
+	line(" profile %s", bfdProfile)
+	if c.BFD.Multiplier != 0 {
+		line("  detect-multiplier %d", c.BFD.Multiplier)
+	}
+	if ms := c.BFD.IntervalMilliseconds; ms != 0 {
+		line("  receive-interval %d", ms)
+		line("  transmit-interval %d", ms)
+	}
+	line(" exit")
+	line("exit")
+	return b.String()
 }
 
 // connectSeconds is how long bgpd waits between dials; FRR's 120 would make a
@@ -73,6 +105,10 @@ func (c *Config) neighbor(line func(string, ...any), n Neighbor) {
 		line(" neighbor %s timers %d %d", n.Address, c.KeepaliveSeconds, c.HoldSeconds)
 	}
 	line(" neighbor %s timers connect %d", n.Address, connectSeconds)
+	if c.BFD != nil {
+		line(" neighbor %s bfd", n.Address)
+		line(" neighbor %s bfd profile %s", n.Address, bfdProfile)
+	}
 }
 
 func (c *Config) family(line func(string, ...any), name string, is func(netip.Addr) bool) {
@@ -109,7 +145,12 @@ type Daemon struct {
 // Daemons returns what must be started, in order, to run bgpd with the given
 // configuration file in the foreground. All else is at FRR's default paths
 // (RunDir, EtcDir, LibDir): each instance sees directories of its own there.
-func Daemons(bgpdConf string) ([]Daemon, error) {
+func Daemons(bgpdConf string) ([]Daemon, error) { return daemons(bgpdConf, "") }
+
+// DaemonsWithBFD is Daemons with bfdd.
+func DaemonsWithBFD(bgpdConf, bfddConf string) ([]Daemon, error) { return daemons(bgpdConf, bfddConf) }
+
+func daemons(bgpdConf, bfddConf string) ([]Daemon, error) {
 	for _, dir := range binDirs {
 		if _, err := os.Stat(filepath.Join(dir, "bgpd")); err != nil {
 			continue
@@ -123,7 +164,11 @@ func Daemons(bgpdConf string) ([]Daemon, error) {
 		if _, err := os.Stat(filepath.Join(dir, "mgmtd")); err == nil {
 			out = append(out, daemon("mgmtd"))
 		}
-		return append(out, daemon("zebra"), daemon("bgpd", "-f", bgpdConf)), nil
+		out = append(out, daemon("zebra"))
+		if bfddConf != "" {
+			out = append(out, daemon("bfdd", "-f", bfddConf))
+		}
+		return append(out, daemon("bgpd", "-f", bgpdConf)), nil
 	}
 	return nil, ErrNotInstalled
 }

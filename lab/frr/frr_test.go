@@ -22,6 +22,10 @@ func TestBGPDConfig(t *testing.T) {
 			{netip.MustParseAddr("2001:db8:0:10::2"), 12076, ""},
 		},
 		Extra: "debug bgp updates",
+		BFD:   &BFD{IntervalMilliseconds: 50, Multiplier: 5},
+	}
+	if got, want := c.BFDD(), "hostname ce\nbfd\n profile msee\n  detect-multiplier 5\n  receive-interval 50\n  transmit-interval 50\n exit\nexit\n"; got != want {
+		t.Errorf("bfdd: got:\n%s\nwant:\n%s", got, want)
 	}
 	want, err := os.ReadFile("testdata/bgpd.conf")
 	if err != nil {
