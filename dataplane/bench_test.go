@@ -90,10 +90,7 @@ func newPipelineBench(b *testing.B, r *rand.Rand, routes int) *pipelineBench {
 		},
 		VRFs: []VRF{{"a", fib.New[*NextHopGroup]().With(changes)}},
 	})
-	if p.worker, err = newWorker(e, 0, customer); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(p.worker.release)
+	p.worker = testWorker(b, e, 0, customer)
 	return p
 }
 

@@ -9,6 +9,8 @@ package dataplane
 import (
 	"fmt"
 	"log/slog"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +26,7 @@ type Engine struct {
 	snap       atomic.Pointer[Snapshot]
 	mu         sync.Mutex      // over workers, for SendFrame
 	workers    map[int]*Worker // by port index
+	threads    []*thread
 	unresolved chan *Adjacency
 	lostTaps   chan *Subinterface
 	bfdChanged chan struct{}
@@ -57,10 +60,15 @@ func (e *Engine) LostTaps() <-chan *Subinterface { return e.lostTaps }
 // AddPort prepares the worker of a port. It starts with the first snapshot that
 // has the port at index, which was not used before.
 func (e *Engine) AddPort(index int, p port.Port) error {
-	w, err := newWorker(e, index, p)
+	t, err := e.threadFor(anyCPU)
+	if err != nil {
+		return fmt.Errorf("make thread of port %s: %w", p.Name(), err)
+	}
+	w, err := newWorker(e, t, index, p)
 	if err != nil {
 		return fmt.Errorf("make worker of port %s: %w", p.Name(), err)
 	}
+	t.ports++
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.workers[index] = w
@@ -70,9 +78,46 @@ func (e *Engine) AddPort(index int, p port.Port) error {
 // RemovePort takes AddPort back for a port that no snapshot has had.
 func (e *Engine) RemovePort(index int) {
 	if w := e.workers[index]; w != nil && !w.started {
-		e.forget(index)
-		w.release()
+		e.end(index, w)
 	}
+}
+
+// threadFor returns the thread that a further port shall run on: one bound to
+// cpu, or, for anyCPU, the one with the fewest ports of as many as make sense.
+func (e *Engine) threadFor(cpu int) (*thread, error) {
+	var found []*thread
+	for _, t := range e.threads {
+		if t.cpu == cpu {
+			found = append(found, t)
+		}
+	}
+	if len(found) > 0 && (cpu != anyCPU || len(found) >= maxThreads()) {
+		return slices.MinFunc(found, func(a, b *thread) int { return a.ports - b.ports }), nil
+	}
+	t, err := newThread(e, cpu)
+	if err == nil {
+		e.threads = append(e.threads, t)
+	}
+	return t, err
+}
+
+// maxThreads is how many threads that are not bound to a processor there may
+// be: one processor stays for who sends and receives, and for the control side.
+func maxThreads() int { return max(1, runtime.GOMAXPROCS(0)-1) }
+
+// end ends a worker, and its thread with the last.
+func (e *Engine) end(index int, w *Worker) {
+	e.forget(index)
+	t := w.thread
+	if w.started {
+		t.stop(w)
+	}
+	w.release()
+	if t.ports--; t.ports > 0 {
+		return
+	}
+	t.close()
+	e.threads = slices.DeleteFunc(e.threads, func(other *thread) bool { return other == t })
 }
 
 // forget takes a worker off the list: from then on nobody else reaches it.
@@ -116,15 +161,14 @@ func (e *Engine) Publish(s *Snapshot) {
 	for i, w := range e.workers {
 		// A worker whose port is gone must not see a snapshot without it.
 		if has(had, i) && !has(s, i) {
-			e.forget(i)
-			w.stop()
+			e.end(i, w)
 		}
 	}
 	e.snap.Store(s)
 	for i, w := range e.workers {
 		if has(s, i) && !has(had, i) {
 			w.started = true
-			go w.run()
+			w.thread.start(w)
 		}
 	}
 }
@@ -139,7 +183,7 @@ func (e *Engine) Sync() {
 		if !w.started {
 			continue
 		}
-		w.kick()
+		w.thread.kick()
 		for w.adopted.Load() != s {
 			time.Sleep(50 * time.Microsecond)
 		}
@@ -149,11 +193,6 @@ func (e *Engine) Sync() {
 // Close stops all workers. Ports and TAPs are the caller's to close then.
 func (e *Engine) Close() {
 	for i, w := range e.workers {
-		e.forget(i)
-		if w.started {
-			w.stop()
-		} else {
-			w.release()
-		}
+		e.end(i, w)
 	}
 }

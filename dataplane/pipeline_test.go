@@ -137,14 +137,8 @@ func newRouter(t *testing.T, tpid uint16) *router {
 	}
 	r.engine = NewEngine(testLog)
 	r.engine.snap.Store(snap)
-	var err error
-	if r.worker, err = newWorker(r.engine, 0, r.customer); err != nil {
-		t.Fatal(err)
-	}
-	if r.coreWorker, err = newWorker(r.engine, 1, r.core); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.worker.release(); r.coreWorker.release() })
+	r.worker = testWorker(t, r.engine, 0, r.customer)
+	r.coreWorker = testWorker(t, r.engine, 1, r.core)
 	return r
 }
 

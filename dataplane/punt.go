@@ -183,7 +183,7 @@ func (w *Worker) inject(s *Subinterface) {
 // lostTap stops watching a TAP that somebody has deleted, which would wake us
 // for ever, and tells the control side.
 func (w *Worker) lostTap(s *Subinterface, err error) {
-	unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, s.Punt.FD, nil)
+	w.thread.unwatch(s.Punt.FD)
 	delete(w.taps, s.Punt.FD)
 	w.log.Error("punt TAP lost", "interface", s.Name, "err", err)
 	select {

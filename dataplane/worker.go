@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"log/slog"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -11,9 +10,10 @@ import (
 	"msee/dataplane/port"
 )
 
-// Worker runs the pipeline for one port, to completion, on a thread of its
-// own: it takes a batch, decides each frame, sends what is to be sent by its
-// own senders on every egress port, and gives the batch back.
+// Worker runs the pipeline for one port, to completion, on a thread that it may
+// share with the workers of other ports: it takes a batch, decides each frame,
+// sends what is to be sent by its own senders on every egress port, and gives
+// the batch back.
 type Worker struct {
 	engine *Engine
 	log    *slog.Logger
@@ -40,8 +40,7 @@ type Worker struct {
 	header    [60]byte     // of the piece at hand
 	asked     [64]question // recent resolution requests
 
-	epoll        int
-	wake         int // eventfd: a snapshot to adopt, mail, or stop
+	thread       *thread
 	mail         chan func(*Worker)
 	eapol        tokenBucket // 802.1X frames to the KaY
 	bfd          bfdTable
@@ -49,8 +48,8 @@ type Worker struct {
 	injectBufs   [][]byte
 	injectFrames []port.Frame
 	started      bool // the engine's
-	stopping     atomic.Bool
-	done         chan struct{}
+
+	mutedUntil time.Duration // the port reported an error; 0 if it may be asked
 }
 
 // egressQueue is one worker's way out by one port.
@@ -77,8 +76,9 @@ const injectBufLen = port.Headroom + 9216 + 64
 // tapCheckEvery is after how many full batches in a row the TAPs get a turn.
 const tapCheckEvery = 8
 
-func newWorker(e *Engine, index int, p port.Port) (*Worker, error) {
+func newWorker(e *Engine, t *thread, index int, p port.Port) (*Worker, error) {
 	w := &Worker{
+		thread: t,
 		engine: e, log: e.log.With("port", p.Name()), index: index, device: p, mac: p.MAC(),
 		batch:        make([]port.Frame, port.BatchSize),
 		replies:      make([]port.Frame, 0, maxReplies),
@@ -87,80 +87,70 @@ func newWorker(e *Engine, index int, p port.Port) (*Worker, error) {
 		injectFrames: make([]port.Frame, injectBatch),
 		mail:         make(chan func(*Worker), mailQueue),
 		eapol:        newTokenBucket(puntEAPOLPerSecond, puntEAPOLPerSecond/2),
-		done:         make(chan struct{}),
 	}
 	for range injectBatch {
 		w.injectBufs = append(w.injectBufs, make([]byte, injectBufLen))
 	}
-	var err error
-	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, err
-	}
-	if w.wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
-		unix.Close(w.epoll)
+	if err := w.watchPort(); err != nil {
 		return nil, err
 	}
 	if err := w.bfd.open(); err != nil {
-		unix.Close(w.epoll)
-		unix.Close(w.wake)
+		w.unwatch()
 		return nil, err
 	}
-	w.watch(w.wake)
-	w.watch(w.bfd.timer)
-	if p.FD() >= 0 {
-		w.watch(p.FD())
+	if err := t.watch(w.bfd.timer, index); err != nil {
+		w.unwatch()
+		w.bfd.close()
+		return nil, err
 	}
 	return w, nil
-}
-
-// run is the worker's goroutine: Engine starts it, stop ends it.
-func (w *Worker) run() {
-	runtime.LockOSThread()
-	defer close(w.done)
-	defer w.release()
-	batches := 0             // since the TAPs had their turn
-	var waited time.Duration // how long the last sleep was
-	for !w.stopping.Load() {
-		n := w.step()
-		w.serveBFD(n)
-		if n > 0 {
-			if batches++; batches >= tapCheckEvery {
-				w.wait(0)
-				batches = 0
-			}
-			continue
-		}
-		if waited < pollFor && w.poll() {
-			continue
-		}
-		began := time.Now()
-		w.wait(-1)
-		waited = time.Since(began)
-		batches = 0
-	}
-}
-
-// pollFor is how long a worker that has just been busy looks for the next batch
-// before it sleeps: to be woken costs two context switches, a quarter of the
-// CPU under one TCP flow. It is also how short a sleep must be for that: where
-// frames come farther apart, looking finds nothing.
-const pollFor = 100 * time.Microsecond
-
-// poll looks for frames for pollFor, giving way to whoever wants the CPU, and
-// reports whether some came.
-func (w *Worker) poll() bool {
-	for began := time.Now(); time.Since(began) < pollFor; {
-		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-		if w.step() > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // errorPause is how long a worker whose port reports an error leaves it alone:
 // a descriptor in error polls ready without end.
 const errorPause = 100 * time.Millisecond
+
+// mute leaves the port alone for errorPause.
+func (w *Worker) mute() {
+	w.mutedUntil = time.Since(w.engine.epoch) + errorPause
+	if fd := w.device.FD(); fd >= 0 {
+		w.thread.unwatch(fd)
+	}
+}
+
+// unmute reports whether the port may be asked again.
+func (w *Worker) unmute() bool {
+	if time.Since(w.engine.epoch) < w.mutedUntil {
+		return false
+	}
+	w.mutedUntil = 0
+	if err := w.watchPort(); err != nil {
+		w.log.Error("receive", "err", err)
+	}
+	return true
+}
+
+// watchPort has the thread woken when frames wait.
+func (w *Worker) watchPort() error {
+	if fd := w.device.FD(); fd >= 0 {
+		return w.thread.watch(fd, w.index)
+	}
+	return nil
+}
+
+// unwatch is before the worker leaves its thread.
+func (w *Worker) unwatch() {
+	if fd := w.device.FD(); fd >= 0 && w.mutedUntil == 0 {
+		w.thread.unwatch(fd)
+	}
+	for fd := range w.taps {
+		w.thread.unwatch(fd)
+	}
+}
+
+// deadline is when the worker has to be called without a frame or a TAP asking
+// for it, 0 for never.
+func (w *Worker) deadline() time.Duration { return w.mutedUntil }
 
 // step takes one batch through the pipeline and returns its size.
 func (w *Worker) step() int {
@@ -170,11 +160,14 @@ func (w *Worker) step() int {
 	if len(w.mail) > 0 {
 		w.readMail()
 	}
+	if w.mutedUntil != 0 && !w.unmute() {
+		return 0
+	}
 	n, err := w.device.Recv(w.batch)
 	if err != nil {
 		w.port.Counters.Errors.Add(1)
 		w.log.Warn("receive", "err", err)
-		time.Sleep(errorPause)
+		w.mute()
 	}
 	if n == 0 {
 		return 0
@@ -270,7 +263,7 @@ const mailQueue = 64
 func (w *Worker) post(f func(*Worker)) bool {
 	select {
 	case w.mail <- f:
-		w.kick()
+		w.thread.kick()
 		return true
 	default:
 		return false
@@ -285,29 +278,17 @@ func (w *Worker) readMail() {
 	w.transmit()
 }
 
-// wait sleeps until the port, a TAP or the engine has something, at most
-// timeout milliseconds (-1: forever), and serves the TAPs.
-func (w *Worker) wait(timeout int) {
-	var events [16]unix.EpollEvent
-	n, err := unix.EpollWait(w.epoll, events[:], timeout)
-	if err != nil {
-		return // EINTR
-	}
+// serve does what a descriptor other than the port's has woken us for.
+func (w *Worker) serve(fd int) {
 	w.now = time.Since(w.engine.epoch)
 	if snap := w.engine.snap.Load(); snap != w.snap { // it may be long since the last batch
 		w.adopt(snap)
 	}
-	for _, ev := range events[:n] {
-		fd := int(ev.Fd)
-		if fd == w.wake {
-			var buf [8]byte
-			unix.Read(w.wake, buf[:])
-		} else if fd == w.bfd.timer {
-			var buf [8]byte
-			unix.Read(fd, buf[:]) // serveBFD follows
-		} else if s := w.taps[fd]; s != nil {
-			w.inject(s)
-		}
+	if fd == w.bfd.timer {
+		var buf [8]byte
+		unix.Read(fd, buf[:]) // serveBFD follows
+	} else if s := w.taps[fd]; s != nil {
+		w.inject(s)
 	}
 }
 
@@ -357,22 +338,16 @@ func (w *Worker) adoptSenders() {
 
 func (w *Worker) adoptTaps() {
 	for fd := range w.taps {
-		// An error means that the descriptor is closed, and so not watched.
-		unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+		w.thread.unwatch(fd)
 		delete(w.taps, fd)
 	}
 	for _, s := range w.port.inject {
 		if s.Punt != nil {
-			w.watch(s.Punt.FD)
+			if err := w.thread.watch(s.Punt.FD, w.index); err != nil {
+				w.log.Error("watch TAP", "interface", s.Name, "err", err)
+			}
 			w.taps[s.Punt.FD] = s
 		}
-	}
-}
-
-func (w *Worker) watch(fd int) {
-	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
-	if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-		w.log.Error("watch descriptor", "fd", fd, "err", err)
 	}
 }
 
@@ -398,18 +373,6 @@ func (w *Worker) resolve(a *Adjacency) {
 	}
 }
 
-// stop ends the worker and waits for it.
-func (w *Worker) stop() {
-	w.stopping.Store(true)
-	w.kick()
-	<-w.done
-}
-
-// kick wakes the worker if it sleeps.
-func (w *Worker) kick() {
-	unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-}
-
 // release closes what the worker opened, on its way out.
 func (w *Worker) release() {
 	for _, q := range w.egress {
@@ -417,7 +380,6 @@ func (w *Worker) release() {
 			q.sender.Close()
 		}
 	}
+	w.unwatch()
 	w.bfd.close()
-	unix.Close(w.epoll)
-	unix.Close(w.wake)
 }

@@ -20,6 +20,7 @@ type packetSender struct {
 	// direct bypasses the queueing discipline: each frame goes straight to
 	// the driver. queued does not, and is for superframes the driver refuses.
 	direct, queued int
+	ring           *txRing // for small frames
 	msgs           [BatchSize]unix.Mmsghdr
 	iovs           [BatchSize]unix.Iovec
 	errno          unix.Errno // of err
@@ -74,6 +75,9 @@ func newPacketSender(name string, ifindex int) (_ *packetSender, err error) {
 	if s.queued, err = sendSocket(ifindex, false); err != nil {
 		return nil, err
 	}
+	if s.ring, err = openTxRing(ifindex); err != nil {
+		return nil, err
+	}
 	for i := range s.msgs {
 		s.msgs[i].Hdr.Iov = &s.iovs[i]
 		s.msgs[i].Hdr.SetIovlen(1)
@@ -84,6 +88,19 @@ func newPacketSender(name string, ifindex int) (_ *packetSender, err error) {
 // sendSocket opens a socket that transmits on one device and, its protocol
 // being 0, receives nothing.
 func sendSocket(ifindex int, bypass bool) (int, error) {
+	fd, err := openSendSocket(bypass)
+	if err == nil {
+		err = bindPacket(fd, 0, ifindex)
+	}
+	if err != nil && fd >= 0 {
+		unix.Close(fd)
+		fd = -1
+	}
+	return fd, err
+}
+
+// openSendSocket opens the socket, on no device yet.
+func openSendSocket(bypass bool) (int, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open packet socket: %w", err)
@@ -94,9 +111,6 @@ func sendSocket(ifindex int, bypass bool) (int, error) {
 	}
 	if err == nil {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer)
-	}
-	if err == nil {
-		err = bindPacket(fd, 0, ifindex)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -111,8 +125,19 @@ func sendSocket(ifindex int, bypass bool) (int, error) {
 // is kept for later: a router's queue is short, and TCP copes.
 func (s *packetSender) Send(frames []*Frame) (sent int, err error) {
 	for len(frames) > 0 {
-		n := min(len(frames), BatchSize)
-		left, more, e := s.sendBatch(frames[:n])
+		small := s.ring.takes(frames[0])
+		n := 1
+		for n < len(frames) && n < BatchSize && s.ring.takes(frames[n]) == small {
+			n++
+		}
+		var left int
+		var more bool
+		var e error
+		if small {
+			left, more, e = s.sendSmall(frames[:n])
+		} else {
+			left, more, e = s.sendBatch(frames[:n])
+		}
 		sent += left
 		if err == nil {
 			err = e
@@ -123,6 +148,18 @@ func (s *packetSender) Send(frames []*Frame) (sent int, err error) {
 		frames = frames[n:]
 	}
 	return sent, err
+}
+
+// sendSmall sends frames by the ring; more says whether it makes sense to go on
+// with others.
+func (s *packetSender) sendSmall(frames []*Frame) (sent int, more bool, err error) {
+	sent, more, errno := s.ring.send(frames)
+	switch errno {
+	case 0, unix.EINTR, unix.EAGAIN, unix.ENOBUFS: // a full queue is no error
+	default:
+		err = s.wrap(errno)
+	}
+	return sent, more, err
 }
 
 // sendBatch sends up to BatchSize frames; more says whether it makes sense to
@@ -186,6 +223,10 @@ func (s *packetSender) wrap(errno unix.Errno) error {
 // Close implements Sender.
 func (s *packetSender) Close() error {
 	var errs []error
+	if s.ring != nil {
+		errs = append(errs, s.ring.close())
+		s.ring = nil
+	}
 	for _, fd := range []*int{&s.direct, &s.queued} {
 		if *fd >= 0 {
 			errs = append(errs, unix.Close(*fd))

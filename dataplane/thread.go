@@ -1,0 +1,239 @@
+package dataplane
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// thread is an operating system thread that runs the workers of one or more
+// ports, in turn. It is busy while frames come, looks for more for a little
+// while after the last, and sleeps then until a port, a TAP or the control side
+// has something.
+//
+// Ports share a thread where there are fewer processors than it takes to give
+// each its own and leave one to those who send and receive: what answers a
+// frame soon after is then met by a thread that is still awake.
+type thread struct {
+	engine *Engine
+	cpu    int  // the processor it is bound to, or anyCPU
+	ports  int  // how many were assigned to it; the engine's
+	runs   bool // the engine's
+
+	epoll, wake int // wake is an eventfd: orders, mail, a snapshot to adopt
+	orders      chan func()
+	done        chan struct{}
+
+	// The goroutine's.
+	workers []*Worker
+	quit    bool
+	credit  time.Duration // how long it may look for frames in vain
+}
+
+// anyCPU leaves the choice of the processor to the kernel.
+const anyCPU = -1
+
+const (
+	// pollFor is how long a thread that has just been busy looks for the next
+	// frame before it sleeps: to be woken costs two context switches, a quarter
+	// of the CPU under one TCP flow, and a round trip half its time.
+	pollFor = 100 * time.Microsecond
+	// pollAfterSuccess is the credit that finding frames gives: so many looks
+	// in vain in a row may follow.
+	pollAfterSuccess = 4 * pollFor
+	// sleepPerPoll is the price of more: so long has it to sleep for each
+	// moment of looking in vain. It bounds what looking costs at 2 % of a
+	// processor where frames come too far apart for it to find any.
+	sleepPerPoll = 50
+)
+
+func newThread(e *Engine, cpu int) (*thread, error) {
+	t := &thread{engine: e, cpu: cpu, orders: make(chan func(), 4), done: make(chan struct{}), credit: pollFor}
+	var err error
+	if t.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("create epoll: %w", err)
+	}
+	if t.wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		unix.Close(t.epoll)
+		return nil, fmt.Errorf("create eventfd: %w", err)
+	}
+	if err := t.watch(t.wake, 0); err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *thread) close() {
+	unix.Close(t.epoll)
+	unix.Close(t.wake)
+}
+
+// watch has the thread woken when fd is readable, on behalf of the worker of
+// port index.
+func (t *thread) watch(fd, index int) error {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd), Pad: int32(index)}
+	if err := unix.EpollCtl(t.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		return fmt.Errorf("watch descriptor %d: %w", fd, err)
+	}
+	return nil
+}
+
+// unwatch takes watch back. An error means that the descriptor is closed, and
+// so not watched.
+func (t *thread) unwatch(fd int) { unix.EpollCtl(t.epoll, unix.EPOLL_CTL_DEL, fd, nil) }
+
+// order has the thread run f between two batches.
+func (t *thread) order(f func()) {
+	t.orders <- f
+	t.kick()
+}
+
+// kick wakes the thread if it sleeps.
+func (t *thread) kick() { unix.Write(t.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+
+// start adds a worker; the first one starts the goroutine.
+func (t *thread) start(w *Worker) {
+	if !t.runs {
+		t.runs = true
+		t.workers = append(t.workers, w)
+		go t.run()
+		return
+	}
+	t.order(func() { t.workers = append(t.workers, w) })
+}
+
+// stop removes a worker and returns when the thread does not use it any more.
+// The last one ends the goroutine.
+func (t *thread) stop(w *Worker) {
+	last := t.ports == 1
+	stopped := make(chan struct{})
+	t.order(func() {
+		t.workers = slices.DeleteFunc(t.workers, func(other *Worker) bool { return other == w })
+		t.quit = last
+		close(stopped)
+	})
+	<-stopped
+	if last {
+		<-t.done
+	}
+}
+
+// run is the goroutine.
+func (t *thread) run() {
+	runtime.LockOSThread() // never unlocked: a bound thread ends with the goroutine
+	defer close(t.done)
+	t.bind()
+	rounds := 0 // since the TAPs had their turn
+	for {
+		for len(t.orders) > 0 {
+			(<-t.orders)()
+		}
+		if t.quit {
+			return
+		}
+		if t.step() > 0 {
+			if rounds++; rounds >= tapCheckEvery {
+				t.wait(0)
+				rounds = 0
+			}
+			continue
+		}
+		if t.poll() {
+			continue
+		}
+		t.sleep()
+		rounds = 0
+	}
+}
+
+// bind binds the thread to its processor. If there is none such, any will do.
+func (t *thread) bind() {
+	if t.cpu == anyCPU {
+		return
+	}
+	var set unix.CPUSet
+	set.Set(t.cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		t.engine.log.Warn("bind forwarding thread to processor", "cpu", t.cpu, "err", err)
+	}
+}
+
+// step takes one batch of each port through the pipeline and returns how many
+// frames there were.
+func (t *thread) step() (frames int) {
+	for _, w := range t.workers {
+		n := w.step()
+		w.serveBFD(n)
+		frames += n
+	}
+	return frames
+}
+
+// poll looks for frames as long as its credit allows, giving way to whoever
+// wants the processor, and reports whether some came.
+func (t *thread) poll() bool {
+	allowed := min(t.credit, pollFor)
+	began := time.Now()
+	for {
+		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		if t.step() > 0 {
+			t.credit = pollAfterSuccess
+			return true
+		}
+		if spent := time.Since(began); spent >= allowed {
+			t.credit -= spent
+			return false
+		}
+	}
+}
+
+// sleep waits until there is something to do.
+func (t *thread) sleep() {
+	began := time.Now()
+	t.wait(t.timeout())
+	if t.credit < pollFor {
+		t.credit = min(pollFor, max(0, t.credit)+time.Since(began)/sleepPerPoll)
+	}
+}
+
+// timeout is how long the thread may sleep: until the first worker has to do
+// something by itself, in milliseconds rounded up, -1 for ever.
+func (t *thread) timeout() int {
+	var now, first time.Duration
+	for _, w := range t.workers {
+		if d := w.deadline(); d > 0 && (first == 0 || d < first) {
+			first = d
+		}
+	}
+	if first == 0 {
+		return -1
+	}
+	now = time.Since(t.engine.epoch)
+	return int((max(0, first-now) + time.Millisecond - 1) / time.Millisecond)
+}
+
+// wait sleeps until a port, a TAP or the control side has something, at most
+// timeout milliseconds (-1: for ever), and serves the TAPs.
+func (t *thread) wait(timeout int) {
+	var events [16]unix.EpollEvent
+	n, err := unix.EpollWait(t.epoll, events[:], timeout)
+	if err != nil {
+		return // EINTR
+	}
+	for _, ev := range events[:n] {
+		if int(ev.Fd) == t.wake {
+			var buf [8]byte
+			unix.Read(t.wake, buf[:])
+			continue
+		}
+		for _, w := range t.workers {
+			if w.index == int(ev.Pad) {
+				w.serve(int(ev.Fd))
+			}
+		}
+	}
+}
