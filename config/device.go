@@ -34,10 +34,11 @@ const (
 
 // Port is a device that frames come from and go to.
 type Port struct {
-	Name   string // at most 5 characters, so that NAME.STAG.CTAG is an interface name
-	Device string // the Linux interface
-	Type   string // "packet" or "tap"
-	TPID   uint16 // EtherType of the outer tag: 0x8100 or 0x88a8
+	Name   string  // at most 5 characters, so that NAME.STAG.CTAG is an interface name
+	Device string  // the Linux interface
+	Type   string  // "packet" or "tap"
+	TPID   uint16  // EtherType of the outer tag: 0x8100 or 0x88a8
+	MACsec *MACsec `json:",omitempty"` // nil: frames are in clear
 }
 
 // Circuit is what show prints of an ExpressRoute circuit.

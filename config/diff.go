@@ -124,9 +124,11 @@ func inventory(d *Device) map[objectKey]fields {
 		{"PrefixRetry", d.PrefixRetry.String()},
 	}
 	for _, p := range d.Ports {
-		all[objectKey{"port", p.Name}] = fields{
+		f := fields{
 			{"Device", p.Device}, {"Type", p.Type}, {"TPID", fmt.Sprintf("%#04x", p.TPID)},
 		}
+		p.MACsec.inventory(&f)
+		all[objectKey{"port", p.Name}] = f
 	}
 	for _, c := range d.Circuits {
 		var f fields

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestDiff(t *testing.T) {
@@ -84,6 +85,8 @@ func TestDiffWhole(t *testing.T) {
 func TestDiffSeesEveryField(t *testing.T) {
 	diffSeesEveryField(t, readFile(t, "edge.yaml"))
 	diffSeesEveryField(t, readFile(t, "gateway.yaml"))
+	diffSeesEveryField(t, withMACsec(mkaSection))
+	diffSeesEveryField(t, withMACsec(staticSection))
 }
 
 func diffSeesEveryField(t *testing.T, file string) {
@@ -98,7 +101,10 @@ func diffSeesEveryField(t *testing.T, file string) {
 	}
 	visit = func(path string, v reflect.Value) {
 		switch {
-		case v.Kind() == reflect.Struct && v.Type().PkgPath() != "net/netip":
+		case v.Kind() == reflect.Pointer && v.IsNil(): // not in this kind of file
+		case v.Kind() == reflect.Pointer:
+			visit(path, v.Elem())
+		case v.Kind() == reflect.Struct && v.Type().PkgPath() != "net/netip" && v.Type().PkgPath() != "time":
 			for i := range v.NumField() {
 				visit(path+"."+v.Type().Field(i).Name, v.Field(i))
 			}
@@ -112,11 +118,15 @@ func diffSeesEveryField(t *testing.T, file string) {
 				v.SetString(v.String() + "x")
 			case reflect.Int, reflect.Int64:
 				v.SetInt(v.Int() + 1)
-			case reflect.Uint8, reflect.Uint16, reflect.Uint32:
+			case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 				v.SetUint(v.Uint() + 1)
 			case reflect.Bool:
 				v.SetBool(!v.Bool())
 			default:
+				if at, ok := v.Interface().(time.Time); ok {
+					v.Set(reflect.ValueOf(at.Add(time.Hour)))
+					break
+				}
 				v.SetZero()
 			}
 			check(path)

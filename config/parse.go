@@ -27,15 +27,18 @@ func Load(path string) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	return Parse(path, data)
+	return parse(path, data, readSecret)
 }
 
 // Parse compiles the content of a configuration file to the device it
 // describes. filename is for messages only. The error is of type Faults and
 // holds every fault of the file (of one that is wrong throughout, the first
-// thousand).
-func Parse(filename string, data []byte) (*Device, error) {
-	r := &reader{file: filename, places: make(map[string]place)}
+// thousand). Secrets that the file has elsewhere are not read: their keys are
+// empty in the device.
+func Parse(filename string, data []byte) (*Device, error) { return parse(filename, data, nil) }
+
+func parse(filename string, data []byte, secrets func(string) ([]byte, error)) (*Device, error) {
+	r := &reader{file: filename, places: make(map[string]place), secrets: secrets}
 	var d *Device
 	if root := r.parseTree(data); root != nil {
 		d = r.device(root)
@@ -121,6 +124,7 @@ func (r *reader) ports(o *object) []portSpec {
 		p.Type = word(o, "type", optional, "packet", "tap")
 		p.Encapsulation = word(o, "encapsulation", optional, dot1Q, qinQ)
 		p.TPID = etherType(o)
+		p.MACsec = r.macsec(o)
 		ports = append(ports, p)
 	})
 	return ports
@@ -129,15 +133,20 @@ func (r *reader) ports(o *object) []portSpec {
 // etherType reads the outer tag's EtherType; 0x8100 without quotes is a number
 // to YAML, and as good.
 func etherType(o *object) uint16 {
-	if n := o.values["etherType"]; n != nil && n.Kind == yaml.ScalarNode && n.ShortTag() == "!!int" && usable(n) {
-		quoted := *n
-		quoted.Tag, quoted.Style = "!!str", yaml.DoubleQuotedStyle
-		o.values["etherType"] = &quoted
-	}
+	quoteNumber(o, "etherType")
 	if word(o, "etherType", optional, "0x8100", "0x88a8") == "0x88a8" {
 		return 0x88a8
 	}
 	return 0x8100
+}
+
+// quoteNumber puts the number under a key in quotes.
+func quoteNumber(o *object, key string) {
+	if n := o.values[key]; n != nil && n.Kind == yaml.ScalarNode && n.ShortTag() == "!!int" && usable(n) {
+		quoted := *n
+		quoted.Tag, quoted.Style = "!!str", yaml.DoubleQuotedStyle
+		o.values[key] = &quoted
+	}
 }
 
 // connections reads the list of connections; those of an MSEE name their

@@ -14,6 +14,7 @@ import (
 // others; it settles a frame's verdict or leaves it to the next step.
 //
 //	admit     length, destination MAC; EAPOL → the port's KaY
+//	unprotect MACsec, on a protected port: SecTAG, ICV, replay window
 //	demux     tags → subinterface → VRF
 //	local     ARP and IPv6 link scope → the kernel
 //	check     version, lengths, header checksum, addresses
@@ -21,7 +22,8 @@ import (
 //	rewrite   TTL, MTU, MACs and tags
 //	enqueue   in line for the egress port
 //	settle    verdicts counted; what the sender should hear of is answered by ICMP
-//	transmit  once for all that was received, one call per egress port
+//	transmit  once for all that was received, one call per egress port; sealed
+//	          on the way if that port is protected
 //
 // ICMP errors are made in icmp.go, what the kernel should see is handed over in
 // punt.go, what has to be cut is cut in fragment.go.
@@ -71,6 +73,7 @@ func (w *Worker) forward(frames []port.Frame) {
 		ps[i] = packet{Frame: &frames[i]}
 	}
 	w.admit(ps)
+	w.unprotect(ps)
 	w.demux(ps)
 	w.local(ps)
 	check(ps)
@@ -426,8 +429,12 @@ func (w *Worker) enqueue(ps []packet) {
 			continue
 		}
 		p.verdict = Transmit
-		q.frames = append(q.frames, p.Frame)
 		w.countTx(p)
+		if w.port.SecY != nil && q.port.SecY == nil && q.join.Add(p.Frame, p.l3-p.Start) {
+			w.verdicts[Transmit]++ // with the frame it was joined to
+			continue
+		}
+		q.frames = append(q.frames, p.Frame)
 	}
 }
 
@@ -456,29 +463,42 @@ func (w *Worker) transmit() {
 			q.control = q.control[:0]
 		}
 		if len(q.frames) > 0 {
-			sent := q.send(q.frames)
-			w.verdicts[Transmit] += uint64(sent)
-			w.verdicts[DropEgressFull] += uint64(len(q.frames) - sent)
+			q.join.Flush()
+			s := q.send(q.frames)
+			w.verdicts[Transmit] += uint64(s.sent)
+			w.verdicts[DropEgressFull] += uint64(s.full)
+			w.verdicts[DropNoKey] += uint64(s.noKey)
+			w.verdicts[DropTooBig] += uint64(s.tooLong)
 			q.frames = q.frames[:0]
 		}
 	}
 }
 
-// send transmits frames, counts for the port, and returns how many left.
-func (q *egressQueue) send(frames []*port.Frame) int {
+// send transmits frames, counts for the port, and returns what became of them.
+// All that leaves by the port leaves here, and is sealed if it is protected.
+func (q *egressQueue) send(frames []*port.Frame) (s sealed) {
 	var bytes uint64
 	for _, f := range frames {
 		bytes += uint64(f.Len())
 	}
-	sent, err := q.sender.Send(frames)
+	var err error
+	if q.port.SecY != nil {
+		if q.sealer == nil || q.sealer.secy != q.port.SecY {
+			q.sealer = &sealer{secy: q.port.SecY, sender: q.sender}
+		}
+		s, err = q.sealer.send(frames)
+	} else {
+		s.sent, err = q.sender.Send(frames)
+		s.full = len(frames) - s.sent
+	}
 	c := q.port.Counters
-	c.TxFrames.Add(uint64(sent))
+	c.TxFrames.Add(uint64(s.sent))
 	c.TxBytes.Add(bytes) // as offered: what was lost shows in TxDrops
-	if sent < len(frames) {
-		c.TxDrops.Add(uint64(len(frames) - sent))
+	if s.sent < len(frames) {
+		c.TxDrops.Add(uint64(len(frames) - s.sent))
 	}
 	if err != nil {
 		c.Errors.Add(1)
 	}
-	return sent
+	return s
 }

@@ -8,6 +8,7 @@ import (
 	"msee/bfd"
 	"msee/dataplane/fib"
 	"msee/dataplane/port"
+	"msee/macsec"
 	"msee/vlan"
 )
 
@@ -36,6 +37,9 @@ type Port struct {
 	// EAPOL is where 802.1X frames go, copied, Ethernet header included: the
 	// KaY of this port. Nil if it has none; when full, frames are dropped.
 	EAPOL chan<- []byte
+	// SecY protects the port: nothing but EAPOL passes in clear. Nil if the
+	// port has no MACsec. It stays the same in every table of the port.
+	SecY *macsec.SecY
 
 	// Arrays rather than maps: a tag is its own index. dot1q[0] is the
 	// untagged subinterface.

@@ -21,6 +21,8 @@ const (
 	DropRunt            // shorter than its headers
 	DropTruncated       // longer than the port could hold
 	DropNotForUs        // unicast to another station, or a group packet we do not forward
+	DropUnprotected     // in clear on a MACsec port, and not EAPOL
+	DropNotValid        // refused by the port's SecY, whose counters say why
 	DropEtherType       // neither IPv4, IPv6 nor ARP; or EAPOL where nobody speaks it
 	DropUnknownVLAN     // no subinterface has these tags
 	DropMalformed       // IP version, header length or total length is wrong
@@ -37,6 +39,7 @@ const (
 	DropPuntFailed      // to the kernel or the KaY, but its queue was full or the TAP is gone
 	DropEgressFull      // the egress queue had no room
 	DropEgressDown      // the egress port is gone
+	DropNoKey           // to a MACsec port that has no key to send with
 	verdictCount        = iota
 )
 
@@ -52,6 +55,8 @@ var verdictNames = [verdictCount]string{
 	DropRunt:            "drop-runt",
 	DropTruncated:       "drop-truncated",
 	DropNotForUs:        "drop-not-for-us",
+	DropUnprotected:     "drop-unprotected",
+	DropNotValid:        "drop-not-valid",
 	DropEtherType:       "drop-ethertype",
 	DropUnknownVLAN:     "drop-unknown-vlan",
 	DropMalformed:       "drop-malformed",
@@ -68,6 +73,7 @@ var verdictNames = [verdictCount]string{
 	DropPuntFailed:      "drop-punt-failed",
 	DropEgressFull:      "drop-egress-full",
 	DropEgressDown:      "drop-egress-down",
+	DropNoKey:           "drop-no-key",
 }
 
 func (v Verdict) String() string {

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"msee/dataplane/gso"
 	"msee/dataplane/port"
 )
 
@@ -58,6 +59,10 @@ type egressQueue struct {
 	sender  port.Sender
 	control []*port.Frame // ours (inject, ICMP): goes first
 	frames  []*port.Frame // forwarded
+	sealer  *sealer       // of a protected port, once something was sent
+	// join makes superframes again of what a protected port had to receive as
+	// single frames.
+	join gso.Table
 }
 
 // run counts consecutive frames of one subinterface, so that its atomic

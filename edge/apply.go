@@ -17,6 +17,7 @@ import (
 	"msee/config"
 	"msee/dataplane"
 	"msee/dataplane/port"
+	"msee/macsec"
 )
 
 // From one desired state to the next: first everything new is made, which may
@@ -34,6 +35,8 @@ type portState struct {
 	claim    net.Listener
 	link     string                  // up, down or gone; see checkLinks
 	bfd      []*dataplane.BFDSession // its worker's
+	secy     *macsec.SecY            // nil without MACsec
+	static   *config.StaticKeys      // that secy has; nil with MKA
 }
 
 // vrf is a running VRF.
@@ -100,14 +103,18 @@ func (e *Edge) apply(dev *config.Device) error {
 func (e *Edge) make(dev *config.Device) (m made, err error) {
 	m = made{ports: map[string]*portState{}, vrfs: map[string]*vrf{}}
 	for _, p := range dev.Ports {
-		if e.openedPort(p) != nil {
-			continue
+		ps := e.openedPort(p)
+		if ps == nil {
+			if ps, err = e.openPort(p); err != nil {
+				return m, fmt.Errorf("port %s: %w", p.Name, err)
+			}
+			m.ports[p.Name] = ps
 		}
-		ps, err := e.openPort(p)
-		if err != nil {
-			return m, fmt.Errorf("port %s: %w", p.Name, err)
+		if p.MACsec != nil {
+			if err := checkMACsec(dev, p, ps.port.Name()); err != nil {
+				return m, fmt.Errorf("port %s: %w", p.Name, err)
+			}
 		}
-		m.ports[p.Name] = ps
 	}
 	for _, c := range dev.VRFs {
 		v := e.vrfs[c.Name]
@@ -207,6 +214,9 @@ func (e *Edge) closePort(p *portState) {
 	if err := p.port.Close(); err != nil {
 		e.log.Error("close port", "port", p.cfg.Name, "err", err)
 	}
+	if p.secy != nil {
+		p.secy.Close()
+	}
 	p.claim.Close()
 }
 
@@ -294,6 +304,11 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 		e.vrfs[name] = v
 	}
 	closedPorts := e.setPorts(dev, m)
+	for _, p := range e.ports {
+		if err := e.setMACsec(p); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("port %s: MACsec: %w", p.cfg.Name, err))
+		}
+	}
 	for _, c := range dev.VRFs {
 		v := e.vrfs[c.Name]
 		removed, touched, err := e.reconfigure(v, c)
@@ -514,6 +529,7 @@ func (e *Edge) portTables() []*dataplane.Port {
 			}
 		}
 		tables[p.index] = dataplane.NewPort(p.index, p.cfg.Name, p.port, p.cfg.TPID, p.counters, subs, origins)
+		tables[p.index].SecY = p.secy
 	}
 	return tables
 }
