@@ -62,13 +62,14 @@ func TestShowBGP(t *testing.T) {
 	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 	up := edge.SessionStatus{VRF: "er1-private", Peer: netip.MustParseAddr("192.168.15.17"), AS: 4200000001,
 		Side: config.SideCustomer, MD5: true, Received: 3, Accepted: 2, Refused: 1, Advertised: 4}
+	up.Received, up.Prefixes = 160, edge.LimitStatus{Limit: 200, State: bgp.LimitNear}
 	up.State, up.Since, up.Hold, up.Keepalive = bgp.StateEstablished, now.Add(-75*time.Minute), 10*time.Second, 3*time.Second
 	down := edge.SessionStatus{VRF: "er1-private", Peer: netip.MustParseAddr("2001:db8::1"), AS: 65001, Side: config.SideCustomer}
 	down.State, down.Reason = bgp.StateActive, "the keys differ"
 	compare(t, lines(t, func(b *bytes.Buffer) error { return ShowBGP(b, []edge.SessionStatus{up, down}, now) }),
-		"VRF          NEIGHBOR       AS          SIDE      STATE        SINCE  KEEP/HOLD  MD5  ACCEPTED  REFUSED  SENT  FLAPS",
-		"er1-private  192.168.15.17  4200000001  customer  Established  1h15m  3/10       yes  2         1        4     0",
-		"er1-private  2001:db8::1    65001       customer  Active       never  -          no   0         0        0     0",
+		"VRF          NEIGHBOR       AS          SIDE      STATE        SINCE  KEEP/HOLD  MD5  ACCEPTED  REFUSED  LIMIT       SENT  FLAPS",
+		"er1-private  192.168.15.17  4200000001  customer  Established  1h15m  3/10       yes  2         1        200 (80%!)  4     0",
+		"er1-private  2001:db8::1    65001       customer  Active       never  -          no   0         0        -           0     0",
 		"er1-private 2001:db8::1: the keys differ")
 }
 

@@ -78,9 +78,9 @@ func ShowBGP(w io.Writer, rows []edge.SessionStatus, now time.Time) error {
 			md5 = "yes"
 		}
 		out = append(out, []string{s.VRF, s.Peer.String(), strconv.FormatUint(uint64(s.AS), 10), string(s.Side), state, up,
-			hold, md5, strconv.Itoa(s.Accepted), strconv.Itoa(s.Refused), strconv.Itoa(s.Advertised), strconv.Itoa(s.Flaps)})
+			hold, md5, strconv.Itoa(s.Accepted), strconv.Itoa(s.Refused), limitString(s), strconv.Itoa(s.Advertised), strconv.Itoa(s.Flaps)})
 	}
-	if err := table(w, "VRF NEIGHBOR AS SIDE STATE SINCE KEEP/HOLD MD5 ACCEPTED REFUSED SENT FLAPS", out); err != nil {
+	if err := table(w, "VRF NEIGHBOR AS SIDE STATE SINCE KEEP/HOLD MD5 ACCEPTED REFUSED LIMIT SENT FLAPS", out); err != nil {
 		return err
 	}
 	for _, l := range why {
@@ -89,6 +89,21 @@ func ShowBGP(w io.Writer, rows []edge.SessionStatus, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// limitString is the limit on a session's prefixes, with how much of it is used
+// once that is near.
+func limitString(s edge.SessionStatus) string {
+	l := s.Prefixes
+	switch {
+	case l.Limit == 0:
+		return ""
+	case l.State == bgp.LimitNear:
+		return fmt.Sprintf("%d (%d%%!)", l.Limit, 100*s.Received/l.Limit)
+	case l.State == bgp.LimitReached:
+		return fmt.Sprintf("%d (exceeded)", l.Limit)
+	}
+	return strconv.Itoa(l.Limit)
 }
 
 // origins are the letters of RFC 4271's codes, as every router prints them.

@@ -33,6 +33,9 @@ type Policy struct {
 	// AdvertisedPublicPrefixes is all that a customer may announce on a
 	// Microsoft peering.
 	AdvertisedPublicPrefixes []netip.Prefix
+	// Unvalidated are prefixes that a customer wants to announce and may not
+	// yet.
+	Unvalidated []netip.Prefix
 	// AddressSpace is what a device originates. [RIB.Originate] sets it.
 	AddressSpace []netip.Prefix
 	// AllowRemoteVnetTraffic lets a gateway accept the routes of other VNets,
@@ -74,6 +77,8 @@ func (p *Policy) refusesPrefix(from *Peer, prefix netip.Prefix) Reason {
 		return ReasonDefaultRoute
 	case p.Kind == KindMicrosoft && inside(privates, prefix):
 		return ReasonPrivatePrefix
+	case p.Kind == KindMicrosoft && !inside(p.AdvertisedPublicPrefixes, prefix) && inside(p.Unvalidated, prefix):
+		return ReasonNotValidated
 	case p.Kind == KindMicrosoft && !inside(p.AdvertisedPublicPrefixes, prefix):
 		return ReasonNotAdvertised
 	case p.Kind == KindGateway && inside(p.AddressSpace, prefix):

@@ -16,6 +16,7 @@ const (
 	ReasonDefaultRoute  Reason = "default route not allowed"
 	ReasonPrivatePrefix Reason = "private prefix not allowed"
 	ReasonNotAdvertised Reason = "not in advertisedPublicPrefixes"
+	ReasonNotValidated  Reason = "advertisedPublicPrefixes: not validated"
 	ReasonOwnSpace      Reason = "inside own address space"
 	ReasonRemoteVnet    Reason = "remote VNet traffic not allowed"
 	ReasonRegion        Reason = "VNet's region is beyond the circuit's SKU"

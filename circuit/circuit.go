@@ -19,6 +19,8 @@ import (
 const (
 	ASNMSEE    = 12076 // azureASN of every peering
 	ASNGateway = 65515 // every virtual network gateway
+	// ASNMicrosoft is that of Microsoft's network behind Microsoft peerings.
+	ASNMicrosoft = 8075
 )
 
 // Violation says why a value is refused.
@@ -113,6 +115,7 @@ type Peering struct {
 	SharedKey                  string       // TCP-MD5 key of all sessions; secret; "" for none
 	IPv6PeeringConfig          *IPv6PeeringConfig
 	MicrosoftPeeringConfig     *MicrosoftPeeringConfig // on a Microsoft peering only
+	RouteFilter                string                  // the name of one, on a Microsoft peering; "": nothing is announced
 	// AllowOwnAS accepts routes with the MSEE's own AS in their path. Not in
 	// Azure's model: a knob for what is not documented.
 	AllowOwnAS bool
@@ -132,6 +135,7 @@ type IPv6PeeringConfig struct {
 	State                      State
 	PrimaryPeerAddressPrefix   netip.Prefix // /126
 	SecondaryPeerAddressPrefix netip.Prefix // /126
+	RouteFilter                string       // as the peering's, for IPv6
 	MicrosoftPeeringConfig     *MicrosoftPeeringConfig
 }
 
@@ -148,6 +152,10 @@ type MicrosoftPeeringConfig struct {
 	// AdvertisedPublicPrefixes are the only prefixes that the customer may
 	// announce and send from.
 	AdvertisedPublicPrefixes []netip.Prefix
+	CustomerASN              uint32 // who originates them, if not the peer; 0
+	RoutingRegistryName      string // where they are registered; NONE is anywhere
+	// ManuallyValidated says that somebody has looked into it.
+	ManuallyValidated bool
 }
 
 // Connection joins a circuit's private peering to a virtual network gateway.

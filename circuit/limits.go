@@ -99,3 +99,16 @@ func checkCommunity(s, want string, classes ...community.Class) *Violation {
 	}
 	return nil
 }
+
+// WhyNotReached says why the circuit does not carry a service's prefixes, ""
+// if it does.
+func (c *Circuit) WhyNotReached(v community.Value) string {
+	regions := c.Regions()
+	switch {
+	case v.Microsoft365() && c.SKU.Tier != TierPremium:
+		return "Microsoft 365 needs a Premium circuit"
+	case regions != nil && v.Region() != 0 && !slices.Contains(regions, v.Region()):
+		return "region beyond the circuit's SKU"
+	}
+	return ""
+}

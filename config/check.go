@@ -28,6 +28,7 @@ func (r *reader) checkEdge(f *edgeFile) {
 	r.checkPeeringSubnets(f.circuits)
 	r.checkConnections(f.connections, f.ports, tags)
 	r.checkCircuitsOf(f)
+	r.checkRouteFilters(f)
 }
 
 // checkGateway checks a file that describes a gateway instance.

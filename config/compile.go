@@ -33,6 +33,9 @@ func (f *edgeFile) compile() *Device {
 				d.RouterID = v.Subinterfaces[0].Addresses[0].Addr()
 			}
 			d.VRFs = append(d.VRFs, v)
+			if p.PeeringType == circuit.MicrosoftPeering {
+				d.Services = f.services
+			}
 		}
 	}
 	d.finish()
@@ -99,24 +102,18 @@ func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering, bfd BFD) V
 	add(p.Subnet(f.role), p.State)
 	if v6 := p.IPv6PeeringConfig; v6 != nil {
 		add(v6.Subnet(f.role), v6.State)
-		v.allow(v6.MicrosoftPeeringConfig)
 	}
-	v.allow(p.MicrosoftPeeringConfig)
 	v.Subinterfaces = append(v.Subinterfaces, customer)
 	if p.PeeringType == circuit.AzurePrivatePeering {
 		for _, conn := range f.connections {
-			if conn.Circuit == c.Name {
+			if conn.Circuit == c.Name && !conn.public {
 				f.compileConnection(&v, conn)
 			}
 		}
+	} else {
+		f.compileMicrosoft(&v, c, p)
 	}
 	return v
-}
-
-func (v *VRF) allow(m *circuit.MicrosoftPeeringConfig) {
-	if m != nil {
-		v.AllowedPrefixes = append(v.AllowedPrefixes, m.AdvertisedPublicPrefixes...)
-	}
 }
 
 // compileConnection adds the MSEE's end of a connection: an address in the

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"msee/circuit"
 	"msee/community"
 )
 
@@ -19,6 +20,9 @@ type Device struct {
 	Ports    []Port
 	VRFs     []VRF
 	Circuits []Circuit // for show only
+	// Services is what Microsoft peerings can announce; nil without any.
+	// For show only: a VRF's Originate has what counts.
+	Services []community.Service
 	// PrefixRetry is how long a session stays down that announced too many
 	// prefixes.
 	PrefixRetry time.Duration
@@ -70,8 +74,20 @@ type VRF struct {
 	// AllowRemoteVnetTraffic, on a gateway, takes the routes of other VNets.
 	AllowRemoteVnetTraffic bool
 	// AllowedPrefixes are, on a Microsoft peering, the only prefixes the
-	// customer may announce (advertisedPublicPrefixes). Nil on others.
+	// customer may announce and send from: those of Advertised that are
+	// validated. Nil on others.
 	AllowedPrefixes []netip.Prefix
+	Advertised      []Advertised // advertisedPublicPrefixes
+	// RouteFilter and RouteFilterIPv6 are the communities of the services that a
+	// Microsoft peering announces. Their names are "" if none is attached.
+	RouteFilter, RouteFilterIPv6         []community.Value
+	RouteFilterName, RouteFilterIPv6Name string
+}
+
+// Advertised is one of a Microsoft peering's advertisedPublicPrefixes.
+type Advertised struct {
+	Prefix netip.Prefix
+	State  circuit.ValidationState
 }
 
 // Originated is a prefix with the communities that it is announced with.
@@ -98,6 +114,8 @@ const (
 	SideCustomer Side = "customer" // a CE
 	SideCore     Side = "core"     // MSEE ⇄ gateway
 	SideVNet     Side = "vnet"     // the hosts of a VNet
+	// SideMicrosoft is Microsoft's network, behind a Microsoft peering.
+	SideMicrosoft Side = "microsoft"
 )
 
 // Session is one BGP session.

@@ -11,7 +11,7 @@ import (
 // Change is one difference between two desired states.
 type Change struct {
 	Kind   ChangeKind `json:"kind"`
-	Object string     `json:"object"` // "device", "port", "circuit", "vrf", "subinterface" or "session"
+	Object string     `json:"object"` // "device", "port", "circuit", "service", "vrf", "subinterface" or "session"
 	Name   string     `json:"name"`   // of the object; VRF/NAME for a subinterface
 	// Detail says, for a change, which fields go from what to what:
 	// "Hold 3m0s → 30s, Key". Keys are named, never shown.
@@ -62,7 +62,7 @@ func Diff(old, new *Device) []Change {
 }
 
 // objects is the order in which Diff lists them.
-var objects = []string{"device", "port", "circuit", "vrf", "subinterface", "session"}
+var objects = []string{"device", "port", "circuit", "service", "vrf", "subinterface", "session"}
 
 type objectKey struct{ object, name string }
 
@@ -139,6 +139,11 @@ func inventory(d *Device) map[objectKey]fields {
 		f.add("STag", c.STag)
 		all[objectKey{"circuit", c.Name}] = f
 	}
+	for i, s := range d.Services {
+		var f fields
+		f.addList("Communities", maxListed+1, s.Communities) // never short
+		all[objectKey{"service", fmt.Sprintf("%s (%d)", s.Name, i)}] = f
+	}
 	for _, v := range d.VRFs {
 		v.inventory(all)
 	}
@@ -154,6 +159,11 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 	f.add("Regions", v.Regions)
 	f.add("AllowRemoteVnetTraffic", v.AllowRemoteVnetTraffic)
 	f.add("AllowedPrefixes", v.AllowedPrefixes)
+	f.add("Advertised", v.Advertised)
+	f.add("RouteFilter", v.RouteFilter)
+	f.add("RouteFilterIPv6", v.RouteFilterIPv6)
+	f.add("RouteFilterName", v.RouteFilterName)
+	f.add("RouteFilterIPv6Name", v.RouteFilterIPv6Name)
 	all[objectKey{"vrf", v.Name}] = f
 	for _, s := range v.Subinterfaces {
 		var f fields

@@ -26,7 +26,8 @@ func TestDiff(t *testing.T) {
 			"change session er1-microsoft/203.0.113.1: Subinterface link1.101 → link1.102",
 		}},
 		{"prefixes", "[198.51.100.0/24, 203.0.113.0/24]", "[203.0.113.0/24]", []string{
-			"change vrf er1-microsoft: AllowedPrefixes [198.51.100.0/24 203.0.113.0/24 2001:db8:100::/48] → [203.0.113.0/24 2001:db8:100::/48]",
+			"change vrf er1-microsoft: AllowedPrefixes [198.51.100.0/24 203.0.113.0/24 2001:db8:100::/48] → [203.0.113.0/24 2001:db8:100::/48], " +
+				"Advertised [{198.51.100.0/24 Configured} {203.0.113.0/24 Configured} {2001:db8:100::/48 Configured}] → [{203.0.113.0/24 Configured} {2001:db8:100::/48 Configured}]",
 		}},
 		{"connection removed", "  - {name: vnet2, circuit: er2, virtualNetworkGateway: vnet2-gw, port: core, vlanId: 201, gatewaySubnet: 10.100.255.0/27}\n", "", []string{
 			"remove subinterface er2-private/core.201",
@@ -66,7 +67,7 @@ func TestDiff(t *testing.T) {
 func TestDiffWhole(t *testing.T) {
 	d := mustParse(t, readFile(t, "edge.yaml"))
 	added, removed := Diff(nil, d), Diff(d, nil)
-	if len(added) != 1+3+2+3+5+11 || len(removed) != len(added) {
+	if len(added) != 1+3+2+len(d.Services)+3+5+11 || len(removed) != len(added) {
 		t.Errorf("%d added, %d removed", len(added), len(removed))
 	}
 	for i := range added {

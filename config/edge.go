@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"msee/circuit"
+	"msee/community"
 )
 
 // edgeFile is the content of a file that describes an MSEE.
@@ -16,7 +17,11 @@ type edgeFile struct {
 	bfd         BFD // where a peering or connection says nothing else
 	ports       []portSpec
 	circuits    []circuitSpec
-	connections []connectionSpec
+	connections []connectionSpec // private ones, then public ones
+	filters     []routeFilter
+	services    []community.Service
+	registries  []item
+	states      map[stateKey]circuit.ValidationState // nil: all Configured
 }
 
 // circuitSpec is a circuit as configured.
@@ -43,7 +48,10 @@ func (r *reader) edge(o *object) *edgeFile {
 	o.objects("circuits", optional, func(o *object) {
 		f.circuits = append(f.circuits, r.circuit(o, f.bfd))
 	})
-	f.connections = r.connections(o, optional, true, f.bfd)
+	f.connections = append(r.connections(o, optional, true, f.bfd), r.publicConnections(o, f.bfd)...)
+	f.filters = r.routeFilters(o)
+	f.services = r.services(o)
+	f.registries = o.list("routingRegistries", optional)
 	return f
 }
 
@@ -96,6 +104,7 @@ func (r *reader) peering(o *object) circuit.Peering {
 	check := func(s netip.Prefix) *circuit.Violation { return circuit.CheckPeerSubnet(p.PeeringType, s) }
 	p.PrimaryPeerAddressPrefix = value(o, "primaryPeerAddressPrefix", required, prefix, check)
 	p.SecondaryPeerAddressPrefix = value(o, "secondaryPeerAddressPrefix", required, prefix, check)
+	p.RouteFilter = r.routeFilterOf(o, p.PeeringType)
 	p.SharedKey = secret(o, "sharedKey", circuit.CheckSharedKey)
 	p.AllowOwnAS = toggle(o, "allowOwnAS", true)
 	p.MicrosoftPeeringConfig = r.microsoftConfig(o, p.PeeringType, circuit.CheckAdvertisedPrefix)
@@ -115,9 +124,20 @@ func (r *reader) ipv6Config(o *object, p *circuit.Peering) *circuit.IPv6PeeringC
 	if state := word(o, "state", optional, circuit.StateEnabled, circuit.StateDisabled); o.has("state") {
 		c.State = state
 	}
+	c.RouteFilter = r.routeFilterOf(o, p.PeeringType)
 	c.MicrosoftPeeringConfig = r.microsoftConfig(o, p.PeeringType, circuit.CheckAdvertisedPrefixIPv6)
 	o.done()
 	return c
+}
+
+// routeFilterOf reads the name of the route filter of a peering's half.
+func (r *reader) routeFilterOf(o *object, t circuit.PeeringType) string {
+	if t == circuit.AzurePrivatePeering && o.has("routeFilter") {
+		o.get("routeFilter", optional, "")
+		r.fault(o.child("routeFilter"), "", "for a MicrosoftPeering only", "no such key on an AzurePrivatePeering")
+		return ""
+	}
+	return value(o, "routeFilter", optional, text, checkName)
 }
 
 // microsoftConfig reads what a Microsoft peering must have and no other may.
@@ -132,7 +152,10 @@ func (r *reader) microsoftConfig(o *object, t circuit.PeeringType, check func(ne
 	}
 	c := &circuit.MicrosoftPeeringConfig{
 		AdvertisedPublicPrefixes: values(m, "advertisedPublicPrefixes", required, prefix, check),
+		RoutingRegistryName:      word(m, "routingRegistryName", optional, circuit.RoutingRegistryNames...),
+		ManuallyValidated:        toggle(m, "manuallyValidated", false),
 	}
+	c.CustomerASN = uint32(value(m, "customerASN", optional, number, circuit.CheckCustomerASN))
 	m.done()
 	return c
 }

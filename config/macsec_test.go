@@ -63,7 +63,7 @@ func vault(id string) ([]byte, error) {
 }
 
 func TestMACsec(t *testing.T) {
-	d, err := parse("f", []byte(withMACsec(mkaSection)), vault)
+	d, err := parse("f", []byte(withMACsec(mkaSection)), outside{secrets: vault})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestMACsec(t *testing.T) {
 		t.Errorf("fallback %+v", k)
 	}
 
-	d, err = parse("f", []byte(withMACsec(staticSection)), vault)
+	d, err = parse("f", []byte(withMACsec(staticSection)), outside{secrets: vault})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestMACsec(t *testing.T) {
 		t.Errorf("%+v", m.Static)
 	}
 
-	d, err = parse("f", []byte(withMACsec(`{cknSecretIdentifier: "env:CKN1", cakSecretIdentifier: "env:CAK1"}`)), vault)
+	d, err = parse("f", []byte(withMACsec(`{cknSecretIdentifier: "env:CKN1", cakSecretIdentifier: "env:CAK1"}`)), outside{secrets: vault})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestMACsecFaults(t *testing.T) {
 		{"staticKeys: {transmit: {an: 4, sakSecretIdentifier: \"env:S1\"}, receive: [{an: 0, sakSecretIdentifier: \"env:S1\", sci: \"02:50\"}]}", "not an SCI"},
 		{"staticKeys: {transmit: {an: 0, sakSecretIdentifier: \"env:S1\"}}", "receive: missing"},
 	} {
-		_, err := parse("f", []byte(withMACsec(c.section)), vault)
+		_, err := parse("f", []byte(withMACsec(c.section)), outside{secrets: vault})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s:\n%v\nwant a fault with %q", c.section, err, c.want)
 		}
@@ -155,11 +155,11 @@ func TestMACsecFaults(t *testing.T) {
 
 // TestMACsecSecretsAreNotPrinted, whatever prints a device or its changes.
 func TestMACsecSecretsAreNotPrinted(t *testing.T) {
-	a, err := parse("f", []byte(withMACsec(mkaSection)), vault)
+	a, err := parse("f", []byte(withMACsec(mkaSection)), outside{secrets: vault})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := parse("f", []byte(withMACsec(staticSection)), vault)
+	b, err := parse("f", []byte(withMACsec(staticSection)), outside{secrets: vault})
 	if err != nil {
 		t.Fatal(err)
 	}

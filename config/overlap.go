@@ -63,27 +63,43 @@ func (r *reader) checkPeeringSubnets(circuits []circuitSpec) {
 	}
 }
 
-// gatewaySubnetsOf returns the one or two GatewaySubnets of a connection.
+// vrfKey names the VRF of a circuit's private or Microsoft peering.
+type vrfKey struct {
+	circuit string
+	public  bool
+}
+
+// peeringType is that of the peering which a connection is for.
+func (c *connectionSpec) peeringType() circuit.PeeringType {
+	if c.public {
+		return circuit.MicrosoftPeering
+	}
+	return circuit.AzurePrivatePeering
+}
+
+// gatewaySubnetsOf returns the one or two subnets of a connection.
 func gatewaySubnetsOf(c connectionSpec) []located {
+	if c.public {
+		return []located{{c.GatewaySubnet, c.path + ".subnet"}, {c.GatewaySubnetIPv6, c.path + ".subnetIpv6"}}
+	}
 	return []located{
 		{c.GatewaySubnet, c.path + ".gatewaySubnet"},
 		{c.GatewaySubnetIPv6, c.path + ".gatewaySubnetIpv6"},
 	}
 }
 
-// checkCircuitsOf checks that every connection of an MSEE has a circuit with a
-// private peering, in whose VRF all subnets are apart.
+// checkCircuitsOf checks that every connection of an MSEE has a circuit with the
+// peering it is for, in whose VRF all subnets are apart.
 func (r *reader) checkCircuitsOf(f *edgeFile) {
 	names := make([]string, 0, len(f.circuits))
-	vrf := make(map[string][]located)
+	vrf := make(map[vrfKey][]located)
 	found := make(map[string]*circuitSpec)
 	for i, c := range f.circuits {
 		names = append(names, c.Name)
 		found[c.Name] = &f.circuits[i]
 		for i, p := range c.Peerings {
-			if p.PeeringType == circuit.AzurePrivatePeering {
-				vrf[c.Name] = append(vrf[c.Name], subnetsOf(p, c.peeringPaths[i])...)
-			}
+			key := vrfKey{c.Name, p.PeeringType == circuit.MicrosoftPeering}
+			vrf[key] = append(vrf[key], subnetsOf(p, c.peeringPaths[i])...)
 		}
 	}
 	for _, c := range f.connections {
@@ -92,15 +108,18 @@ func (r *reader) checkCircuitsOf(f *edgeFile) {
 		case spec == nil:
 			r.noSuch(c.path+".circuit", c.Circuit, "circuit", names)
 		case spec.Peering("") != nil: // a refused type, which may have been meant
-		case spec.Peering(circuit.AzurePrivatePeering) == nil:
-			r.fault(c.path+".circuit", quote(c.Circuit), "the circuit has no AzurePrivatePeering", "one on "+r.where(spec.path))
+		case spec.Peering(c.peeringType()) == nil:
+			r.fault(c.path+".circuit", quote(c.Circuit), "the circuit has no "+string(c.peeringType()), "one on "+r.where(spec.path))
 		default:
-			vrf[c.Circuit] = append(vrf[c.Circuit], gatewaySubnetsOf(c)...)
+			key := vrfKey{c.Circuit, c.public}
+			vrf[key] = append(vrf[key], gatewaySubnetsOf(c)...)
 		}
 	}
 	for _, name := range names {
-		r.checkApart(vrf[name])
-		delete(vrf, name) // a duplicate name's turn has been
+		for _, key := range []vrfKey{{name, false}, {name, true}} {
+			r.checkApart(vrf[key])
+			delete(vrf, key) // a duplicate name's turn has been
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,18 +28,32 @@ func Load(path string) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	return parse(path, data, readSecret)
+	return parse(path, data, outside{readSecret, func(name string) (io.ReadCloser, error) {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(path), name)
+		}
+		return os.Open(name)
+	}})
 }
 
 // Parse compiles the content of a configuration file to the device it
 // describes. filename is for messages only. The error is of type Faults and
 // holds every fault of the file (of one that is wrong throughout, the first
 // thousand). Secrets that the file has elsewhere are not read: their keys are
-// empty in the device.
-func Parse(filename string, data []byte) (*Device, error) { return parse(filename, data, nil) }
+// empty in the device. A file that names others is refused: that is for Load.
+func Parse(filename string, data []byte) (*Device, error) {
+	return parse(filename, data, outside{})
+}
 
-func parse(filename string, data []byte, secrets func(string) ([]byte, error)) (*Device, error) {
-	r := &reader{file: filename, places: make(map[string]place), secrets: secrets}
+// outside is what a configuration file refers to.
+type outside struct {
+	// secrets reads what an identifier stands for; nil: nobody shall.
+	secrets func(identifier string) ([]byte, error)
+	open    opener // of files that this one names; nil if none may be
+}
+
+func parse(filename string, data []byte, out outside) (*Device, error) {
+	r := &reader{file: filename, places: make(map[string]place), outside: out}
 	var d *Device
 	if root := r.parseTree(data); root != nil {
 		d = r.device(root)
@@ -70,6 +85,9 @@ func (r *reader) device(root *yaml.Node) *Device {
 		o.done()
 		r.checkEdge(f)
 		if len(r.faults) > 0 {
+			return nil
+		}
+		if r.validate(f); len(r.faults) > 0 {
 			return nil
 		}
 		return f.compile()
@@ -107,8 +125,9 @@ type attachment struct {
 type connectionSpec struct {
 	circuit.Connection
 	attachment
-	path string
-	bfd  BFD
+	path   string
+	bfd    BFD
+	public bool // to Microsoft's network, of a Microsoft peering
 }
 
 // timers are the BGP timers of all of a device's sessions.
@@ -166,6 +185,24 @@ func (r *reader) connections(o *object, need, namesGateway bool, base BFD) []con
 		c.GatewaySubnet = value(o, "gatewaySubnet", required, prefix, circuit.CheckGatewaySubnet)
 		c.GatewaySubnetIPv6 = value(o, "gatewaySubnetIpv6", optional, prefix, circuit.CheckSubnetIPv6)
 		c.bfd = r.bfd(o, base)
+		connections = append(connections, c)
+	})
+	return connections
+}
+
+// publicConnections reads the list of connections that join Microsoft peerings
+// to Microsoft's network.
+func (r *reader) publicConnections(o *object, base BFD) []connectionSpec {
+	var connections []connectionSpec
+	o.objects("microsoftConnections", optional, func(o *object) {
+		c := connectionSpec{path: o.path, public: true}
+		c.Name = value(o, "name", required, text, checkName)
+		c.Circuit = value(o, "circuit", required, text, checkName)
+		c.attachment.Port = value(o, "port", required, text, anyText)
+		c.VLANID = uint16(value(o, "vlanId", required, number, circuit.CheckVLANID))
+		c.bfd = r.bfd(o, base)
+		c.GatewaySubnet = value(o, "subnet", required, prefix, circuit.CheckGatewaySubnet)
+		c.GatewaySubnetIPv6 = value(o, "subnetIpv6", optional, prefix, circuit.CheckSubnetIPv6)
 		connections = append(connections, c)
 	})
 	return connections

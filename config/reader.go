@@ -26,8 +26,7 @@ type reader struct {
 	faults Faults
 	places map[string]place // of every value asked for, by its path
 	end    place            // of the file's last character
-	// secrets reads what an identifier stands for; nil: nobody shall.
-	secrets func(identifier string) ([]byte, error)
+	outside
 }
 
 // place is a position in a file, from 1; the zero value is none.

@@ -440,6 +440,9 @@ func (e *Edge) setSessions(dev *config.Device) {
 		v := e.vrfs[c.Name]
 		for _, s := range c.Sessions {
 			if old := e.sessions[s.Name]; old != nil {
+				if old.cfg.MaxPrefixes != s.MaxPrefixes && !old.limit.until.IsZero() {
+					old.releaseLimit(e) // there may be room now
+				}
 				old.cfg = s
 				continue
 			}
@@ -451,7 +454,7 @@ func (e *Edge) setSessions(dev *config.Device) {
 	for _, c := range dev.VRFs {
 		v := e.vrfs[c.Name]
 		e.ribChanged(v, v.rib.SetPeers(e.peers(c)))
-		e.ribChanged(v, v.rib.Originate(originated(c)))
+		e.ribChanged(v, v.rib.Originate(e.originated(c)))
 	}
 }
 
@@ -460,7 +463,10 @@ func (e *Edge) peers(c config.VRF) []bgp.Peer {
 	var peers []bgp.Peer
 	for _, s := range c.Sessions {
 		p := bgp.Peer{Name: s.Name, AS: s.PeerAS, Local: s.Local, Addr: s.Peer, RouterID: e.device.RouterID,
-			Connection: s.Connection, Weight: s.Weight, Side: bgp.SideCustomer, Subnet: subnet(c, s)}
+			Connection: s.Connection, Weight: s.Weight, Side: bgp.SideCustomer, Subnet: subnet(c, s), MaxPrefixes: s.MaxPrefixes}
+		if s.Side == config.SideMicrosoft {
+			p.Side = bgp.SideMicrosoft
+		}
 		if s.Side == config.SideCore {
 			p.Side = bgp.SideGateway
 			if e.device.Kind == config.KindGateway {

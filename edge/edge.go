@@ -65,6 +65,9 @@ type session struct {
 	cfg    config.Session
 	vrf    *vrf
 	status bgp.SessionStatus
+	limit  limit
+	// reached, of a session with Microsoft's network: it can be forwarded to.
+	reached bool
 	// sweepAt is when routes from before a restart of the speaker go, if the
 	// session has not told its table anew by then; zero if there are none.
 	sweepAt time.Time
@@ -237,6 +240,7 @@ func (e *Edge) speakerEvent(ev bgp.Event) {
 	case ev.Update != nil:
 		if s := e.sessions[ev.Update.Session]; s != nil {
 			e.ribChanged(s.vrf, s.vrf.rib.Apply(*ev.Update))
+			e.watchLimit(s)
 		}
 	case ev.Status != nil:
 		e.sessionStatus(*ev.Status)
@@ -270,6 +274,7 @@ func (e *Edge) sessionStatus(st bgp.SessionStatus) {
 		s.sweepAt = time.Time{}
 		e.ribChanged(s.vrf, s.vrf.rib.Down(st.Session))
 	}
+	e.networkChanged(s)
 }
 
 // speakerRestarted keeps forwarding on the routes there are: a new speaker
@@ -291,6 +296,9 @@ func (e *Edge) ribChanged(v *vrf, c bgp.Changes) {
 	}
 	for _, u := range c.Updates {
 		e.speaker.Advertise(u)
+	}
+	for _, name := range c.Exceeded {
+		e.limitExceeded(name)
 	}
 }
 
@@ -352,6 +360,7 @@ func (e *Edge) ask() {
 func (e *Edge) tick(now time.Time) {
 	e.checkLinks()
 	e.tickBFD(now)
+	e.releaseLimits(now)
 	// A tenth of the next hops each second, told by their last octet, is
 	// asked whether it is still there; those not resolved are asked for
 	// every second.

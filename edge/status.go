@@ -79,6 +79,7 @@ type SessionStatus struct {
 	Accepted   int         `json:"accepted"`
 	Refused    int         `json:"refused"`
 	Advertised int         `json:"advertised"`
+	Prefixes   LimitStatus `json:"prefixes"`
 	bgp.SessionStatus
 }
 
@@ -193,7 +194,7 @@ func (e *Edge) Sessions() (rows []SessionStatus, err error) {
 				counts := s.vrf.rib.Counts(c.Name)
 				row := SessionStatus{VRF: v.Name, Peer: c.Peer, Local: c.Local, AS: c.PeerAS, Side: c.Side,
 					Connection: c.Connection, MD5: c.Key != "", Received: counts.Received,
-					Accepted: counts.Accepted, Refused: counts.Refused, SessionStatus: s.status}
+					Accepted: counts.Accepted, Refused: counts.Refused, Prefixes: s.limitStatus(counts.Received), SessionStatus: s.status}
 				if row.State == bgp.StateEstablished {
 					row.Advertised = counts.Advertised
 				} else if sub := s.vrf.subs[c.Subinterface]; sub != nil && sub.port.whyDown() != "" {

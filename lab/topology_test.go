@@ -29,7 +29,7 @@ func TestBuiltinTopologies(t *testing.T) {
 	if topo, err := Load(""); err != nil || topo.Name != DefaultTopology {
 		t.Errorf("Load of nothing: got %v, %v, want the default", topo, err)
 	}
-	if _, err := Load("nosuch"); err == nil || !strings.Contains(err.Error(), "default, overlap, qinq") {
+	if _, err := Load("nosuch"); err == nil || !strings.Contains(err.Error(), strings.Join(names, ", ")) {
 		t.Errorf("Load of an unknown name: got %v, want the names there are", err)
 	}
 	if _, err := Load("./nosuch.yaml"); !errors.Is(err, os.ErrNotExist) {

@@ -28,7 +28,7 @@ var house = [][]string{
 	{"dataplane"},
 	{"bfd", "fastpath", "dataplane/fib", "dataplane/gso", "dataplane/port", "macsec", "vlan"},
 	{"netns"},
-	{"community"}, // what communities mean
+	{"community", "rpsl"}, // what communities mean, and who owns prefixes
 }
 
 // tests may import whatever they need; nothing may import them.

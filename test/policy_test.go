@@ -108,6 +108,7 @@ func TestPrivatePeeringPolicy(t *testing.T) {
 	t.Run("prepends and communities of a customer", func(t *testing.T) { customerAttributes(t, l.in(t)) })
 	t.Run("masks and default route", func(t *testing.T) { customerPrefixes(t, l.in(t)) })
 	t.Run("own AS", func(t *testing.T) { ownAS(t, l.in(t)) })
+	t.Run("limit", func(t *testing.T) { privateLimit(t, l.in(t)) })
 	t.Run("regions", func(t *testing.T) { regions(t, l.in(t)) })
 }
 
@@ -275,4 +276,42 @@ func regions(t *testing.T, l *testLab) {
 		}
 		l.awaitPaths("ce", "10.100.0.0/16", n, "12076 []")
 	}
+}
+
+// privateLimit: 3,999 and 4,000 prefixes are fine, 4,001 are for Premium only.
+func privateLimit(t *testing.T, l *testLab) {
+	l.reload(msees, func(cfg map[string]any) { cfg["bgp"].(map[string]any)["maximumPrefixesRetrySeconds"] = 3 })
+	// What the other MSEE says of the VNet would count as well.
+	l.vtysh("ce", "configure terminal", "ip prefix-list own deny 10.100.0.0/16", "ip prefix-list own permit 0.0.0.0/0 le 32",
+		"router bgp 65001", "address-family ipv4 unicast", "neighbor 192.168.15.18 prefix-list own out")
+	const limit = 4000
+	var more []string
+	for i := range limit {
+		more = append(more, fmt.Sprintf("172.16.%d.%d/32", i/250, i%250))
+	}
+	l.prefixLimit("msee1", "er1-private", "192.168.15.17", "192.168.15.18", limit, more)
+	eventually(t, 20*time.Second, "4000 prefixes at the gateway", func() error {
+		routes, err := tryShow[edge.RouteStatus](l, "gw0", "routes")
+		n := 0
+		for _, r := range routes {
+			if r.Prefix.Bits() == 32 && strings.HasPrefix(r.Prefix.String(), "172.16.") && len(r.Paths) > 0 {
+				n++
+			}
+		}
+		if err == nil && n != limit-1 {
+			err = fmt.Errorf("it has %d", n)
+		}
+		return err
+	})
+	l.networks("", more[limit-1])
+	l.awaitState("msee1", "er1-private", "192.168.15.17", bgp.StateIdle, 15*time.Second)
+	l.reload(msees, func(cfg map[string]any) { circuit(cfg, "er1")["sku"] = map[string]any{"tier": "Premium"} })
+	eventually(t, 15*time.Second, "Premium", func() error {
+		s, err := l.session("msee1", "er1-private", "192.168.15.17")
+		if err == nil && (s.Received != limit+1 || s.Prefixes.Limit != 10000) {
+			err = fmt.Errorf("%s, %d received, %+v", s.State, s.Received, s.Prefixes)
+		}
+		return err
+	})
+	l.networks("no ", more...)
 }
