@@ -129,6 +129,7 @@ func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler 
 	mux.HandleFunc("GET /v1/arp", answer(func(*http.Request) (any, error) { return rows(e.ARP()) }))
 	mux.HandleFunc("GET /v1/bfd", answer(func(*http.Request) (any, error) { return rows(e.BFD()) }))
 	mux.HandleFunc("GET /v1/ports", answer(func(*http.Request) (any, error) { return rows(e.Ports()) }))
+	handleFastPath(mux, e)
 	mux.HandleFunc("POST /v1/reload", answer(func(*http.Request) (any, error) {
 		changes, err := rows(reload())
 		return ReloadResult{changes}, err

@@ -49,6 +49,7 @@ func (r *reader) checkGateway(f *gatewayFile) {
 	}
 	r.checkConnections(f.connections, f.ports, tags)
 	r.checkAddressSpace(f)
+	r.checkEndpoints(f)
 }
 
 // registry maps what must be unique to the path that has it first.

@@ -66,6 +66,7 @@ func (d *Device) finish() {
 		slices.SortFunc(v.Sessions, func(a, b Session) int { return a.Peer.Compare(b.Peer) })
 		slices.SortFunc(v.Originate, func(a, b Originated) int { return comparePrefixes(a.Prefix, b.Prefix) })
 		slices.SortFunc(v.AllowedPrefixes, comparePrefixes)
+		slices.SortFunc(v.Endpoints, func(a, b Endpoint) int { return a.Addr.Compare(b.Addr) })
 	}
 }
 
@@ -107,7 +108,7 @@ func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering, bfd BFD) V
 	if p.PeeringType == circuit.AzurePrivatePeering {
 		for _, conn := range f.connections {
 			if conn.Circuit == c.Name && !conn.public {
-				f.compileConnection(&v, conn)
+				f.compileConnection(&v, conn, findPort(f.ports, c.port).DirectGbps)
 			}
 		}
 	} else {
@@ -118,8 +119,10 @@ func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering, bfd BFD) V
 
 // compileConnection adds the MSEE's end of a connection: an address in the
 // GatewaySubnet, and a session to each of the two gateway instances.
-func (f *edgeFile) compileConnection(v *VRF, c connectionSpec) {
+func (f *edgeFile) compileConnection(v *VRF, c connectionSpec, directGbps int) {
 	s := coreSubinterface(c)
+	fast := c.fastPath
+	fast.DirectGbps = directGbps
 	for _, subnet := range c.gatewaySubnets() {
 		local := circuit.MSEECoreAddress(subnet, f.role)
 		s.Addresses = append(s.Addresses, netip.PrefixFrom(local, subnet.Bits()))
@@ -128,6 +131,7 @@ func (f *edgeFile) compileConnection(v *VRF, c connectionSpec) {
 				Subinterface: s.Name, Local: local, Peer: circuit.GatewayAddress(subnet, instance),
 				PeerAS: circuit.ASNGateway, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true, BFD: c.bfd,
 				MaxPrefixes: f.limits.of(circuit.MaxGatewayPrefixes(local.Is6())),
+				FastPath:    fast,
 			}, f.timers)
 		}
 	}
@@ -169,6 +173,9 @@ func (f *gatewayFile) compile() *Device {
 		if !d.RouterID.IsValid() {
 			d.RouterID = circuit.GatewayAddress(c.GatewaySubnet, instance)
 		}
+	}
+	for _, e := range f.endpoints {
+		v.Endpoints = append(v.Endpoints, e.Endpoint)
 	}
 	d.VRFs = []VRF{v}
 	d.finish()

@@ -43,6 +43,9 @@ type Port struct {
 	Type   string  // "packet" or "tap"
 	TPID   uint16  // EtherType of the outer tag: 0x8100 or 0x88a8
 	MACsec *MACsec `json:",omitempty"` // nil: frames are in clear
+	// DirectGbps is the bandwidth of an ExpressRoute Direct port, 0 on a
+	// provider's port and on a gateway.
+	DirectGbps int
 }
 
 // Circuit is what show prints of an ExpressRoute circuit.
@@ -82,12 +85,21 @@ type VRF struct {
 	// Microsoft peering announces. Their names are "" if none is attached.
 	RouteFilter, RouteFilterIPv6         []community.Value
 	RouteFilterName, RouteFilterIPv6Name string
+	// Endpoints are, on a gateway, the addresses it tells the MSEEs the hosts of.
+	Endpoints []Endpoint
 }
 
 // Advertised is one of a Microsoft peering's advertisedPublicPrefixes.
 type Advertised struct {
 	Prefix netip.Prefix
 	State  circuit.ValidationState
+}
+
+// Endpoint is an address in a VNet and the host that has it.
+type Endpoint struct {
+	Addr netip.Addr
+	Host netip.Addr // on a GatewaySubnet, of the same family
+	Kind circuit.EndpointKind
 }
 
 // Originated is a prefix with the communities that it is announced with.
@@ -133,4 +145,5 @@ type Session struct {
 	Enabled      bool // false: peering state Disabled, configuration kept
 	MaxPrefixes  int  // the peer may announce so many, 0 for any number
 	BFD          BFD
+	FastPath     circuit.FastPath // on an MSEE's core sessions
 }

@@ -126,6 +126,7 @@ func inventory(d *Device) map[objectKey]fields {
 	for _, p := range d.Ports {
 		f := fields{
 			{"Device", p.Device}, {"Type", p.Type}, {"TPID", fmt.Sprintf("%#04x", p.TPID)},
+			{"DirectGbps", fmt.Sprint(p.DirectGbps)},
 		}
 		p.MACsec.inventory(&f)
 		all[objectKey{"port", p.Name}] = f
@@ -164,6 +165,7 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 	f.add("RouteFilterIPv6", v.RouteFilterIPv6)
 	f.add("RouteFilterName", v.RouteFilterName)
 	f.add("RouteFilterIPv6Name", v.RouteFilterIPv6Name)
+	f.add("Endpoints", v.Endpoints)
 	all[objectKey{"vrf", v.Name}] = f
 	for _, s := range v.Subinterfaces {
 		var f fields
@@ -191,6 +193,11 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("MaxPrefixes", s.MaxPrefixes)
 		f.add("BFD", s.BFD)
 		f.add(secretField, s.BFD.AuthKey)
+		f.add("ExpressRouteGatewayBypass", s.FastPath.ExpressRouteGatewayBypass)
+		f.add("EnablePrivateLinkFastPath", s.FastPath.EnablePrivateLinkFastPath)
+		f.add("GatewaySKU", s.FastPath.GatewaySKU)
+		f.add("ScaleUnits", s.FastPath.ScaleUnits)
+		f.add("DirectGbps", s.FastPath.DirectGbps)
 		all[objectKey{"session", s.Name}] = f
 	}
 }

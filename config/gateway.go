@@ -16,6 +16,7 @@ type gatewayFile struct {
 	ports       []portSpec
 	vnet        circuit.VirtualNetwork
 	subnets     []subnetSpec // of vnet.Subnets, in their order
+	endpoints   []endpointSpec
 	connections []connectionSpec
 }
 
@@ -30,10 +31,9 @@ func (r *reader) gateway(o *object) *gatewayFile {
 	if g, ok := o.section("virtualNetworkGateway", required, "name and instance"); ok {
 		f.gateway.Name = value(g, "name", required, text, checkName)
 		f.gateway.Instance = int(value(g, "instance", required, number, checkInstance))
-		f.gateway.SKU = "ErGw1AZ"
+		f.gateway.SKU = defaultGatewaySKU
 		if s, ok := g.section("sku", optional, "name"); ok {
-			f.gateway.SKU = word(s, "name", required, circuit.GatewaySKUs...)
-			s.done()
+			f.gateway.SKU, _ = r.gatewaySKU(s)
 		}
 		f.gateway.AllowRemoteVnetTraffic = toggle(g, "allowRemoteVnetTraffic", false)
 		f.routerID = routerID(g)
@@ -64,6 +64,9 @@ func (r *reader) virtualNetwork(o *object, f *gatewayFile) {
 		spec.VLANID = uint16(value(o, "vlanId", optional, number, circuit.CheckVLANID))
 		f.vnet.Subnets = append(f.vnet.Subnets, s)
 		f.subnets = append(f.subnets, spec)
+	})
+	o.objects("endpoints", optional, func(o *object) {
+		f.endpoints = append(f.endpoints, r.endpoint(o))
 	})
 	o.done()
 }

@@ -125,9 +125,10 @@ type attachment struct {
 type connectionSpec struct {
 	circuit.Connection
 	attachment
-	path   string
-	bfd    BFD
-	public bool // to Microsoft's network, of a Microsoft peering
+	path     string
+	bfd      BFD
+	public   bool             // to Microsoft's network, of a Microsoft peering
+	fastPath circuit.FastPath // on an MSEE
 }
 
 // timers are the BGP timers of all of a device's sessions.
@@ -144,6 +145,7 @@ func (r *reader) ports(o *object) []portSpec {
 		p.Encapsulation = word(o, "encapsulation", optional, dot1Q, qinQ)
 		p.TPID = etherType(o)
 		p.MACsec = r.macsec(o)
+		p.DirectGbps = int(value(o, "bandwidthInGbps", optional, number, circuit.CheckDirectBandwidth))
 		ports = append(ports, p)
 	})
 	return ports
@@ -178,6 +180,7 @@ func (r *reader) connections(o *object, need, namesGateway bool, base BFD) []con
 		c.Circuit = value(o, "circuit", required, text, checkName)
 		if namesGateway {
 			c.VirtualNetworkGateway = value(o, "virtualNetworkGateway", required, text, checkName)
+			c.fastPath = r.fastPath(o)
 		}
 		c.RoutingWeight = int(value(o, "routingWeight", optional, number, circuit.CheckRoutingWeight))
 		c.attachment.Port = value(o, "port", required, text, anyText)

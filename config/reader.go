@@ -315,6 +315,20 @@ func toggle(o *object, key string, otherwise bool) bool {
 	return value(o, key, optional, truth, func(bool) *circuit.Violation { return nil })
 }
 
+// address decodes an address without a prefix length.
+func address(r *reader, it item) (netip.Addr, bool) {
+	s, ok := text(r, it)
+	if !ok {
+		return netip.Addr{}, false
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Is4In6() || a.Zone() != "" {
+		r.refuse(it, &circuit.Violation{Problem: "not an address", Want: "an IPv4 or IPv6 address, e.g. 192.0.2.1 or 2001:db8::1"})
+		return netip.Addr{}, false
+	}
+	return a, true
+}
+
 // prefix decodes an address with a prefix length.
 func prefix(r *reader, it item) (netip.Prefix, bool) {
 	s, ok := text(r, it)

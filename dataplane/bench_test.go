@@ -25,6 +25,11 @@ func BenchmarkPipelineDot1Q10k(b *testing.B) {
 	for i := range addrs {
 		addrs[i] = bench.destination(r)
 	}
+	bench.run(b, addrs)
+}
+
+// run sends frames to addrs, over and over, through the worker.
+func (bench *pipelineBench) run(b *testing.B, addrs []uint32) {
 	frames := make([]*port.Frame, port.BatchSize)
 	for i := range frames {
 		frames[i] = bench.frame()
@@ -58,6 +63,8 @@ type pipelineBench struct {
 	far    port.Sender // into the customer's port
 	sink   port.Port   // behind the core's
 	out    []port.Frame
+
+	customer, core *Subinterface
 }
 
 func newPipelineBench(b *testing.B, r *rand.Rand, routes int) *pipelineBench {
@@ -72,6 +79,7 @@ func newPipelineBench(b *testing.B, r *rand.Rand, routes int) *pipelineBench {
 	const tpid = 0x8100
 	in := &Subinterface{Name: "cust.100", Outer: 100, MTU: 1500, Counters: new(Counters)}
 	out := &Subinterface{Name: "core.200", Port: 1, Outer: 200, MTU: 1500, Counters: new(Counters)}
+	p.customer, p.core = in, out
 	groups := make([]*NextHopGroup, 16)
 	for i := range groups {
 		a := NewAdjacency(out.Name, netip.AddrFrom4([4]byte{10, 100, 255, byte(i)}))
@@ -178,7 +186,7 @@ func BenchmarkPipelineSteps(b *testing.B) {
 		run  func([]packet)
 	}{
 		{"admit", w.admit}, {"demux", w.demux}, {"local", w.local}, {"check", check},
-		{"lookup", w.lookup}, {"rewrite", w.rewrite}, {"enqueue", w.enqueue}, {"settle", w.settle},
+		{"fastPath", w.fastPath}, {"lookup", w.lookup}, {"rewrite", w.rewrite}, {"enqueue", w.enqueue}, {"settle", w.settle},
 	}
 	spent := make([]time.Duration, len(steps))
 	var receive, transmit time.Duration

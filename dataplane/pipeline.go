@@ -5,6 +5,7 @@ import (
 
 	"msee/dataplane/fib"
 	"msee/dataplane/port"
+	"msee/fastpath"
 	"msee/vlan"
 )
 
@@ -18,7 +19,8 @@ import (
 //	demux     tags → subinterface → VRF
 //	local     ARP and IPv6 link scope → the kernel
 //	check     version, lengths, header checksum, addresses
-//	lookup    longest prefix match → next-hop group → adjacency; ours → the kernel
+//	fastPath  exact match → adjacency, where FastPath is on
+//	lookup    else the longest prefix match → next-hop group → adjacency; ours → the kernel
 //	rewrite   TTL, MTU, MACs and tags
 //	enqueue   in line for the egress port
 //	settle    verdicts counted; what the sender should hear of is answered by ICMP
@@ -46,16 +48,17 @@ const (
 // named.
 type packet struct {
 	*port.Frame
-	in        *Subinterface // demux
-	search    fib.Search4   // lookup, of IPv4
-	out       *Rewrite      // lookup
-	l3        int           // demux: where the payload begins in Buf
-	headerLen int           // check: of the IP header; IPv6 without its extension headers
-	etherType uint16        // demux
-	verdict   Verdict       // proceed until a step settles it
-	group     bool          // admit: the destination MAC is a group address
-	v6        bool          // check
-	generated bool          // ours, not received: no errors about it, and its TTL is as it should be
+	in        *Subinterface   // demux
+	search    fib.Search4     // lookup, of IPv4
+	line      *fastpath.Line4 // fastPath: where to look
+	out       *Rewrite        // fastPath, or lookup
+	l3        int             // demux: where the payload begins in Buf
+	headerLen int             // check: of the IP header; IPv6 without its extension headers
+	etherType uint16          // demux
+	verdict   Verdict         // proceed until a step settles it
+	group     bool            // admit: the destination MAC is a group address
+	v6        bool            // check
+	generated bool            // ours, not received: no errors about it, and its TTL is as it should be
 }
 
 // ip returns the IP packet. Valid from check on.
@@ -77,6 +80,7 @@ func (w *Worker) forward(frames []port.Frame) {
 	w.demux(ps)
 	w.local(ps)
 	check(ps)
+	w.fastPath(ps)
 	w.lookup(ps)
 	w.rewrite(ps)
 	w.enqueue(ps)
@@ -242,18 +246,18 @@ func martian6(a [16]byte) bool {
 // lookup finds the adjacency by longest prefix match and flow hash.
 func (w *Worker) lookup(ps []packet) {
 	for i := range ps {
-		if p := &ps[i]; p.verdict == proceed && !p.v6 {
+		if p := &ps[i]; p.verdict == proceed && p.out == nil && !p.v6 {
 			p.search = w.table(p).Search4(binary.BigEndian.Uint32(p.ip()[16:]))
 		}
 	}
 	for i := range ps {
-		if p := &ps[i]; p.verdict == proceed && !p.v6 {
+		if p := &ps[i]; p.verdict == proceed && p.out == nil && !p.v6 {
 			p.search.Step()
 		}
 	}
 	for i := range ps {
 		p := &ps[i]
-		if p.verdict != proceed {
+		if p.verdict != proceed || p.out != nil {
 			continue
 		}
 		b := p.ip()

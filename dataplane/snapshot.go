@@ -98,6 +98,8 @@ type Subinterface struct {
 	// are on no subnet of ours.
 	Origin   bool
 	Counters *Counters
+	// Endpoints are looked up first for what comes in here; nil for none.
+	Endpoints *Endpoints
 
 	limits *limits // of what comes in here; the port's worker's
 }

@@ -27,11 +27,12 @@ type Worker struct {
 	port    *Port // snap.Ports[index]
 	now     time.Duration
 
-	batch    []port.Frame
-	packets  [vector]packet       // of the batch at hand
-	own      [1]packet            // of our own, at hand
-	verdicts [verdictCount]uint64 // of the current batch
-	rx, tx   run
+	batch     []port.Frame
+	packets   [vector]packet       // of the batch at hand
+	own       [1]packet            // of our own, at hand
+	verdicts  [verdictCount]uint64 // of the current batch
+	rx, tx    run
+	endpoints endpointRun
 
 	egress []*egressQueue // by port index; nil where there is none
 	queues []*egressQueue // the same without holes
@@ -233,6 +234,7 @@ func (w *Worker) flushTx() {
 func (w *Worker) publishCounters(frames, bytes uint64) {
 	w.flushRx()
 	w.flushTx()
+	w.endpoints.flush()
 	c := w.port.Counters
 	c.RxFrames.Add(frames)
 	c.RxBytes.Add(bytes)
@@ -330,6 +332,9 @@ func (w *Worker) adoptSenders() {
 			if err != nil {
 				w.log.Error("open transmit queue", "egress", p.Name, "err", err)
 				continue
+			}
+			if _, plain := p.Port.(port.Plain); plain {
+				sender = newPlainSender(sender)
 			}
 			q = &egressQueue{sender: sender,
 				control: make([]*port.Frame, 0, injectBatch+maxReplies+fragmentPool),

@@ -41,16 +41,18 @@ type portState struct {
 
 // vrf is a running VRF.
 type vrf struct {
-	cfg      config.VRF
-	index    int
-	kernel   *kernelVRF
-	subs     map[string]*subinterface
-	origin   *tap                    // what the kernel says to stations beyond our subnets
-	fromTap  *dataplane.Subinterface // origin, to the dataplane
-	rib      *bgp.RIB
-	fwd      *forwarding
-	stop     chan struct{} // ends the neighbor watch
-	watching sync.WaitGroup
+	cfg       config.VRF
+	index     int
+	kernel    *kernelVRF
+	subs      map[string]*subinterface
+	origin    *tap                    // what the kernel says to stations beyond our subnets
+	fromTap   *dataplane.Subinterface // origin, to the dataplane
+	rib       *bgp.RIB
+	fwd       *forwarding
+	endpoints *endpoints
+	announced []config.Endpoint // to the MSEEs, by a gateway
+	stop      chan struct{}     // ends the neighbor watch
+	watching  sync.WaitGroup
 }
 
 // subinterface is a running subinterface. cfg and dp are replaced when the
@@ -232,6 +234,7 @@ func (e *Edge) newVRF(c config.VRF) (*vrf, error) {
 	}
 	v := &vrf{cfg: config.VRF{Name: c.Name}, index: e.nextVRF, kernel: kernel, subs: map[string]*subinterface{},
 		origin: origin, rib: bgp.NewRIB(policy(c), nil), fwd: newForwarding(), stop: make(chan struct{})}
+	v.endpoints = newEndpoints(e.fastPath, v.index)
 	v.fromTap = &dataplane.Subinterface{Name: originName, VRF: v.index, Origin: true,
 		Punt: dataplane.NewPunt(origin.fd), Counters: new(dataplane.Counters)}
 	e.nextVRF++
@@ -281,6 +284,9 @@ func (s *subinterface) configure(cfg config.Subinterface, p *portState, counters
 	if cfg.STag != 0 {
 		s.dp.Outer, s.dp.Inner = cfg.STag, cfg.CTag
 	}
+	if cfg.Side == config.SideCustomer {
+		s.dp.Endpoints = s.vrf.endpoints.dp
+	}
 	for _, a := range cfg.Addresses {
 		if a.Addr().Is4() {
 			s.dp.Addr4, s.dp.Subnet4 = a.Addr(), a.Masked()
@@ -321,6 +327,7 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 	var removedVRFs []*vrf
 	for name, v := range e.vrfs {
 		if !slices.ContainsFunc(dev.VRFs, func(c config.VRF) bool { return c.Name == name }) {
+			e.forgetEndpoints(v)
 			removedVRFs = append(removedVRFs, v)
 			delete(e.vrfs, name)
 		}
@@ -455,7 +462,10 @@ func (e *Edge) setSessions(dev *config.Device) {
 		v := e.vrfs[c.Name]
 		e.ribChanged(v, v.rib.SetPeers(e.peers(c)))
 		e.ribChanged(v, v.rib.Originate(e.originated(c)))
+		e.announceEndpoints(v, v.announced, c.Endpoints)
+		v.announced = c.Endpoints
 	}
+	e.reviewEndpoints()
 }
 
 // peers describes a VRF's sessions to its RIB.
@@ -516,6 +526,7 @@ func (e *Edge) rebuild(v *vrf) {
 	for prefix, nextHops := range v.rib.NextHops() {
 		v.fwd.set(v.fwd.routed, prefix, e.routeTo(v, nextHops))
 	}
+	v.rehost()
 	v.fwd.settle()
 }
 

@@ -44,20 +44,22 @@ type Edge struct {
 	endSpeaker context.CancelFunc
 
 	// The control loop's own.
-	device     *config.Device
-	ports      map[string]*portState
-	vrfs       map[string]*vrf
-	sessions   map[string]*session
-	nextPort   int
-	nextVRF    int
-	incomplete bool         // the last apply could not do all
-	asking     map[hop]bool // neighbors to ask the kernel for
-	neighbors  chan neighbor
-	links      chan netlink.LinkUpdate
-	calls      chan func()
-	stop       chan struct{}
-	done       sync.WaitGroup
-	closing    sync.WaitGroup // of what was removed
+	device        *config.Device
+	ports         map[string]*portState
+	vrfs          map[string]*vrf
+	sessions      map[string]*session
+	fastPath      *dataplane.FastPath
+	endpointPorts map[string]*endpointPort // by port name
+	nextPort      int
+	nextVRF       int
+	incomplete    bool         // the last apply could not do all
+	asking        map[hop]bool // neighbors to ask the kernel for
+	neighbors     chan neighbor
+	links         chan netlink.LinkUpdate
+	calls         chan func()
+	stop          chan struct{}
+	done          sync.WaitGroup
+	closing       sync.WaitGroup // of what was removed
 }
 
 // session is what the control loop keeps of a BGP session.
@@ -95,11 +97,12 @@ var ErrStopped = errors.New("the device has stopped")
 func Start(dev *config.Device, opts Options) (*Edge, error) {
 	e := &Edge{
 		opts: opts, log: opts.Log, started: time.Now(),
-		engine:    dataplane.NewEngine(opts.Log),
-		device:    &config.Device{},
-		ports:     map[string]*portState{},
-		vrfs:      map[string]*vrf{},
-		sessions:  map[string]*session{},
+		engine:   dataplane.NewEngine(opts.Log),
+		device:   &config.Device{},
+		ports:    map[string]*portState{},
+		vrfs:     map[string]*vrf{},
+		sessions: map[string]*session{},
+		fastPath: &dataplane.FastPath{}, endpointPorts: map[string]*endpointPort{},
 		asking:    map[hop]bool{},
 		neighbors: make(chan neighbor, 256),
 		links:     make(chan netlink.LinkUpdate, 16),
@@ -239,7 +242,7 @@ func (e *Edge) speakerEvent(ev bgp.Event) {
 	switch {
 	case ev.Update != nil:
 		if s := e.sessions[ev.Update.Session]; s != nil {
-			e.ribChanged(s.vrf, s.vrf.rib.Apply(*ev.Update))
+			e.ribChanged(s.vrf, s.vrf.rib.Apply(e.endpointUpdate(s, *ev.Update)))
 			e.watchLimit(s)
 		}
 	case ev.Status != nil:
@@ -248,6 +251,7 @@ func (e *Edge) speakerEvent(ev bgp.Event) {
 		if s := e.sessions[ev.EndOfRIB]; s != nil {
 			s.sweepAt = time.Time{}
 			e.ribChanged(s.vrf, s.vrf.rib.Sweep(s.cfg.Name))
+			e.endpointsGone(s.vrf, s.cfg.Name, true)
 		}
 	case ev.Restarted:
 		e.speakerRestarted()
@@ -273,6 +277,7 @@ func (e *Edge) sessionStatus(st bgp.SessionStatus) {
 	if was == bgp.StateEstablished && st.State != bgp.StateEstablished && st.State != bgp.StateDown {
 		s.sweepAt = time.Time{}
 		e.ribChanged(s.vrf, s.vrf.rib.Down(st.Session))
+		e.endpointsGone(s.vrf, st.Session, false)
 	}
 	e.networkChanged(s)
 }
@@ -283,6 +288,7 @@ func (e *Edge) speakerRestarted() {
 	e.log.Warn("BGP speaker restarted; forwarding goes on with the routes known", "for", staleFor)
 	for _, v := range e.vrfs {
 		v.rib.MarkStale()
+		v.endpointsStale()
 	}
 	for _, s := range e.sessions {
 		s.sweepAt = time.Now().Add(staleFor)
@@ -376,6 +382,7 @@ func (e *Edge) tick(now time.Time) {
 		if !s.sweepAt.IsZero() && now.After(s.sweepAt) {
 			s.sweepAt = time.Time{}
 			e.ribChanged(s.vrf, s.vrf.rib.Sweep(s.cfg.Name))
+			e.endpointsGone(s.vrf, s.cfg.Name, true)
 		}
 	}
 }

@@ -35,6 +35,37 @@ func (t *Table) Lookup4(vrf VRF, addr uint32) (Value, bool) {
 	return 0, false
 }
 
+// Near4 begins a lookup: it asks for the memory where Find4 will look, and does
+// not wait for it. Nil if the table has no IPv4 destination.
+func (t *Table) Near4(vrf VRF, addr uint32) *Line4 {
+	m := t.v4.Load()
+	if m == nil {
+		return nil
+	}
+	key := key4(vrf, addr)
+	l := &m.lines[mix(key, key)>>m.shift&uint64(len(m.lines)-1)]
+	l.keys[0].Load() // the cache miss, if it is one
+	return l
+}
+
+// Find4 ends the lookup that Near4 began for the same destination.
+func (t *Table) Find4(l *Line4, vrf VRF, addr uint32) (Value, bool) {
+	if l == nil {
+		return 0, false
+	}
+	key := key4(vrf, addr)
+	for i := range l.keys {
+		switch l.keys[i].Load() {
+		case key:
+			v := l.values[i].Load()
+			return Value(v), v != 0
+		case 0:
+			return 0, false
+		}
+	}
+	return t.Lookup4(vrf, addr) // the line is full: hardly ever
+}
+
 // Lookup6 finds an IPv6 destination, given as its upper and lower half.
 func (t *Table) Lookup6(vrf VRF, hi, lo uint64) (Value, bool) {
 	if m := t.v6.Load(); m != nil {
@@ -185,19 +216,20 @@ func size(n, perLine int) int {
 // table4 is a hash table of lines that a probe reads whole: a cache miss for
 // one destination, hardly ever two.
 type table4 struct {
-	lines []line4 // a power of two of them
+	lines []Line4 // a power of two of them
 	shift int     // of a hash, so that it is a line's index
 	taken int     // slots, deleted ones included; the writer's
 	live  int     // without those; the writer's
 }
 
-type line4 struct {
+// Line4 is a line of the table for IPv4.
+type Line4 struct {
 	keys   [4]atomic.Uint64 // 0 if free; then the rest of the line is free too
 	values [4]atomic.Uint64 // 0 if deleted
 }
 
 func newTable4(lines int) *table4 {
-	return &table4{lines: make([]line4, lines), shift: 64 - bits.TrailingZeros(uint(lines))}
+	return &table4{lines: make([]Line4, lines), shift: 64 - bits.TrailingZeros(uint(lines))}
 }
 
 func (m *table4) lookup(key uint64) (Value, bool) {

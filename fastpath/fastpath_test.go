@@ -47,6 +47,12 @@ func TestAgainstMap(t *testing.T) {
 		for range 20_000 {
 			d := dest{VRF(r.IntN(4)), anAddr(r, 2200)}
 			got, ok := table.Lookup(d.vrf, d.addr)
+			if d.addr.Is4() {
+				n := uint32(low(d.addr))
+				if v, found := table.Find4(table.Near4(d.vrf, n), d.vrf, n); v != got || found != ok {
+					t.Fatalf("seed %d: %v in two steps leads to %d, %v, in one to %d, %v", seed, d, v, found, got, ok)
+				}
+			}
 			if want, wantOK := golden[d]; got != want || ok != wantOK {
 				t.Fatalf("seed %d: %v leads to %d, %v; want %d, %v", seed, d, got, ok, want, wantOK)
 			}
@@ -199,6 +205,43 @@ func BenchmarkLookup(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkUpdateUnderLoad changes one of 200,000 destinations after the other
+// while another goroutine looks up without pause.
+func BenchmarkUpdateUnderLoad(b *testing.B) {
+	const n = 200_000
+	var table Table
+	addrs := make([]netip.Addr, n)
+	for i := range addrs {
+		addrs[i] = netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		table.Set(1, addrs[i], 1)
+	}
+	rand.New(rand.NewPCG(1, 1)).Shuffle(n, func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	var lookups uint64
+	wg.Go(func() {
+		r := rand.New(rand.NewPCG(2, 2))
+		for !done.Load() {
+			table.Lookup4(1, 10<<24|r.Uint32N(n))
+			lookups++
+		}
+	})
+	for i := 0; b.Loop(); i++ {
+		switch i % 3 { // away, back, elsewhere
+		case 0:
+			table.Delete(1, addrs[i/3%n])
+		case 1:
+			table.Set(1, addrs[i/3%n], Value(i+1))
+		default:
+			table.Set(1, addrs[i/3%n], Value(i+2))
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "updates/s")
+	done.Store(true)
+	wg.Wait()
+	b.ReportMetric(float64(lookups)/b.Elapsed().Seconds(), "lookups/s")
 }
 
 func BenchmarkUpdate(b *testing.B) {

@@ -94,6 +94,7 @@ func showCommand() *cobra.Command {
 			return printer(func(w io.Writer, rows []edge.PortStatus) error { return api.ShowCounters(w, rows, all) })(w, v)
 		})
 	counters.Flags().BoolVar(&all, "all", false, "also verdicts that no frame got")
+	addFastPath(show, &device, &asJSON)
 	return show
 }
 

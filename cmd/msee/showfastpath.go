@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"msee/api"
+)
+
+// addFastPath adds what shows FastPath: its state, its endpoints, and how one
+// address is reached.
+func addFastPath(show *cobra.Command, device *string, asJSON *bool) {
+	fast := &cobra.Command{Use: "fastpath", Short: "FastPath: entries, hits, limits, and what goes by the gateway and why", Args: cobra.NoArgs}
+	var endpoints bool
+	var vrf string
+	fast.Flags().BoolVar(&endpoints, "endpoints", false, "list the endpoints")
+	fast.Flags().StringVar(&vrf, "vrf", "", "with --endpoints: only this VRF")
+	fast.RunE = func(*cobra.Command, []string) error {
+		clients, err := devices(*device)
+		if err != nil {
+			return err
+		}
+		if endpoints {
+			return showAll(os.Stdout, clients, *asJSON, func(c *api.Client) (any, error) { return c.Endpoints(vrf) }, printer(api.ShowEndpoints))
+		}
+		return showAll(os.Stdout, clients, *asJSON, func(c *api.Client) (any, error) { return c.FastPath() }, printer(api.ShowFastPath))
+	}
+	route := &cobra.Command{Use: "route ADDRESS", Short: "How an address is reached: FastPath hit or miss and why, longest match", Args: cobra.ExactArgs(1)}
+	var in string
+	route.Flags().StringVar(&in, "vrf", "", "only this VRF")
+	route.RunE = func(_ *cobra.Command, args []string) error {
+		addr, err := netip.ParseAddr(args[0])
+		if err != nil {
+			return fmt.Errorf("%q is not an address", args[0])
+		}
+		clients, err := devices(*device)
+		if err != nil {
+			return err
+		}
+		return showAll(os.Stdout, clients, *asJSON, func(c *api.Client) (any, error) { return c.Lookup(in, addr) }, printer(api.ShowLookup))
+	}
+	show.AddCommand(fast, route)
+}

@@ -1,0 +1,84 @@
+package dataplane
+
+import (
+	"msee/dataplane/gso"
+	"msee/dataplane/port"
+	"msee/vlan"
+)
+
+// plainSender stands before the sender of a port.Plain: it cuts superframes into
+// the frames they stand for and completes checksums, so that all else need not
+// know that the device can do neither. It is one worker's.
+type plainSender struct {
+	port.Sender
+	slab   []byte // segments that wait to be sent
+	used   int
+	frames [port.BatchSize]port.Frame // of the slab
+	out    []*port.Frame
+}
+
+// plainSlab holds the segments of four superframes.
+const plainSlab = 4 * (port.MaxFrame + 64*plainFront)
+
+// plainFront is what stays free in front of a segment, for the port.
+const plainFront = 64
+
+func newPlainSender(s port.Sender) *plainSender {
+	return &plainSender{Sender: s, slab: make([]byte, plainSlab), out: make([]*port.Frame, 0, port.BatchSize)}
+}
+
+// Send implements port.Sender. Of a superframe that is cut, either all segments
+// left or it does not count as sent.
+func (s *plainSender) Send(frames []*port.Frame) (sent int, err error) {
+	lost := 0
+	for _, f := range frames {
+		if f.VNet.GSOType == port.GSONone {
+			if f.VNet.Flags&port.VNetNeedsCsum != 0 && !gso.CompleteChecksum(f.Bytes(), &f.VNet) {
+				lost++
+				continue
+			}
+			s.queue(f, &lost, &err)
+			continue
+		}
+		_, _, l3 := vlan.Parse(f.Bytes(), 0, 0)
+		plan, ok := gso.Cut(f.Bytes(), l3, f.VNet)
+		if !ok {
+			lost++
+			continue
+		}
+		before := lost
+		for i := range plan.Segments {
+			need := (plainFront + plan.Len + 63) &^ 63
+			if s.used+need > len(s.slab) || len(s.out) == cap(s.out) {
+				s.flush(&lost, &err)
+			}
+			c := &s.frames[len(s.out)]
+			*c = port.Frame{Buf: s.slab[s.used : s.used+need], Start: plainFront}
+			c.End = plainFront + plan.Segment(i, c.Buf[plainFront:])
+			s.used += need
+			s.queue(c, &lost, &err)
+		}
+		lost = min(lost, before+1)
+	}
+	s.flush(&lost, &err)
+	return len(frames) - min(lost, len(frames)), err
+}
+
+func (s *plainSender) queue(f *port.Frame, lost *int, err *error) {
+	if len(s.out) == cap(s.out) {
+		s.flush(lost, err)
+	}
+	s.out = append(s.out, f)
+}
+
+// flush sends what is queued and makes the slab free.
+func (s *plainSender) flush(lost *int, err *error) {
+	if len(s.out) > 0 {
+		n, e := s.Sender.Send(s.out)
+		*lost += len(s.out) - n
+		if *err == nil {
+			*err = e
+		}
+	}
+	s.out, s.used = s.out[:0], 0
+}

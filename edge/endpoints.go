@@ -1,0 +1,358 @@
+package edge
+
+import (
+	"net/netip"
+	"slices"
+
+	"msee/bgp"
+	"msee/circuit"
+	"msee/config"
+	"msee/dataplane"
+	"msee/fastpath"
+)
+
+// Endpoints: a gateway tells its MSEEs the hosts of its VNet's addresses, each as
+// a host route with the host as next hop and a community that says what kind of
+// address it is. They are no routes of the RIB: the customer does not hear of
+// them, and they do not count among his prefixes. An MSEE programs those that
+// FastPath is allowed for into the exact match; all others, and all if it is
+// off, follow the VNet's prefix to the gateway.
+
+// endpointCommunity marks an endpoint; the kind's place in circuit.EndpointKinds
+// is added to it.
+const endpointCommunity = bgp.ASGateway<<16 | 5000
+
+// endpoints are a VRF's.
+type endpoints struct {
+	dp    *dataplane.Endpoints
+	all   map[netip.Addr]*endpoint
+	hosts map[hop]*endpointHost // of those that are programmed
+}
+
+// endpoint is an address and what sessions say of it.
+type endpoint struct {
+	ways    []way // at most one per session, the one heard last first
+	hop     hop   // programmed; zero if it is not
+	refused circuit.Refusal
+}
+
+type way struct {
+	session string
+	host    netip.Addr
+	kind    circuit.EndpointKind
+	stale   bool // from before the speaker's restart
+}
+
+type endpointHost struct {
+	*dataplane.Adjacency
+	number dataplane.Host
+	users  int // endpoints
+}
+
+// endpointPort counts what all circuits of a port have programmed.
+type endpointPort struct {
+	used    int
+	waiting map[waiter]bool // refused for the limit alone
+}
+
+type waiter struct {
+	vrf  *vrf
+	addr netip.Addr
+}
+
+func newEndpoints(f *dataplane.FastPath, vrfIndex int) *endpoints {
+	return &endpoints{
+		dp:  &dataplane.Endpoints{FastPath: f, VRF: fastpath.VRF(vrfIndex)},
+		all: map[netip.Addr]*endpoint{}, hosts: map[hop]*endpointHost{},
+	}
+}
+
+// announceEndpoints is the gateway's part: it brings what the MSEEs were told to
+// what the configuration says now.
+func (e *Edge) announceEndpoints(v *vrf, was, now []config.Endpoint) {
+	for _, s := range v.cfg.Sessions {
+		u := bgp.Update{Session: s.Name}
+		for _, p := range was {
+			if p.Addr.Is4() == s.Peer.Is4() && !slices.ContainsFunc(now, func(q config.Endpoint) bool { return q.Addr == p.Addr }) {
+				u.Withdraw = append(u.Withdraw, host(p.Addr))
+			}
+		}
+		for _, p := range now {
+			if p.Addr.Is4() == s.Peer.Is4() {
+				kind := uint32(slices.Index(circuit.EndpointKinds, p.Kind))
+				u.Announce = append(u.Announce, bgp.Route{Prefix: host(p.Addr), Attrs: &bgp.Attrs{
+					NextHop: p.Host, Origin: bgp.OriginIGP, Communities: []uint32{endpointCommunity + kind}}})
+			}
+		}
+		if len(u.Withdraw)+len(u.Announce) > 0 {
+			e.speaker.Advertise(u)
+		}
+	}
+}
+
+// endpointUpdate takes what an update says of endpoints, and returns the rest.
+func (e *Edge) endpointUpdate(s *session, u bgp.Update) bgp.Update {
+	if e.device.Kind != config.KindEdge || s.cfg.Side != config.SideCore {
+		return u
+	}
+	v := s.vrf
+	for _, p := range u.Withdraw {
+		if p.IsSingleIP() && v.endpoints.all[p.Addr()] != nil {
+			e.setWay(v, p.Addr(), s.cfg.Name, nil)
+		}
+	}
+	rest := u.Announce[:0:0]
+	for i, r := range u.Announce {
+		kind, ok := endpointKind(r)
+		if ok && rest == nil {
+			rest = append(make([]bgp.Route, 0, len(u.Announce)), u.Announce[:i]...)
+		}
+		switch {
+		case ok:
+			e.setWay(v, r.Prefix.Addr(), s.cfg.Name, &way{session: s.cfg.Name, host: r.Attrs.NextHop, kind: kind})
+		case rest != nil:
+			rest = append(rest, r)
+		}
+		if !ok && r.Prefix.IsSingleIP() && v.endpoints.all[r.Prefix.Addr()] != nil {
+			e.setWay(v, r.Prefix.Addr(), s.cfg.Name, nil) // an ordinary host route now
+		}
+	}
+	if rest != nil {
+		u.Announce = rest
+	}
+	return u
+}
+
+// endpointKind says whether a route is an endpoint, and of what kind.
+func endpointKind(r bgp.Route) (circuit.EndpointKind, bool) {
+	if r.Attrs == nil || !r.Prefix.IsSingleIP() {
+		return "", false
+	}
+	for _, c := range r.Attrs.Communities {
+		if n := c - endpointCommunity; n < uint32(len(circuit.EndpointKinds)) {
+			return circuit.EndpointKinds[n], true
+		}
+	}
+	return "", false
+}
+
+// setWay replaces what a session says of an endpoint, nil for nothing.
+func (e *Edge) setWay(v *vrf, addr netip.Addr, session string, w *way) {
+	ep := v.endpoints.all[addr]
+	if ep == nil {
+		if w == nil {
+			return
+		}
+		ep = &endpoint{}
+		v.endpoints.all[addr] = ep
+	}
+	i := slices.IndexFunc(ep.ways, func(x way) bool { return x.session == session })
+	switch {
+	case w == nil && i < 0:
+		return
+	case w == nil:
+		ep.ways = slices.Delete(ep.ways, i, i+1)
+	case i >= 0 && ep.ways[i].host == w.host && ep.ways[i].kind == w.kind:
+		ep.ways[i].stale = false // nothing new, so not the latest word
+		return
+	default:
+		if i >= 0 {
+			ep.ways = slices.Delete(ep.ways, i, i+1)
+		}
+		ep.ways = slices.Insert(ep.ways, 0, *w)
+	}
+	e.programEndpoint(v, addr, ep)
+}
+
+// endpointsGone drops what a session has said of endpoints, or only what it has
+// not said again since the speaker's restart.
+func (e *Edge) endpointsGone(v *vrf, session string, onlyStale bool) {
+	for addr, ep := range v.endpoints.all {
+		for _, w := range ep.ways {
+			if w.session == session && (w.stale || !onlyStale) {
+				e.setWay(v, addr, session, nil)
+				break
+			}
+		}
+	}
+}
+
+// endpointsStale marks all as heard before the speaker's restart.
+func (v *vrf) endpointsStale() {
+	for _, ep := range v.endpoints.all {
+		for i := range ep.ways {
+			ep.ways[i].stale = true
+		}
+	}
+}
+
+// reviewEndpoints decides all endpoints anew: sessions, subinterfaces or what
+// their connections allow may have changed. What stays programmed is not touched.
+func (e *Edge) reviewEndpoints() {
+	for _, v := range e.vrfs {
+		for addr, ep := range v.endpoints.all {
+			ep.ways = slices.DeleteFunc(ep.ways, func(w way) bool { return e.sessions[w.session] == nil })
+			e.programEndpoint(v, addr, ep)
+		}
+	}
+}
+
+// programEndpoint brings the exact match to what is to become of an endpoint, and
+// gives room that has come to those that wait for it.
+func (e *Edge) programEndpoint(v *vrf, addr netip.Addr, ep *endpoint) {
+	port := e.endpointPort(v)
+	e.program(port, v, addr, ep)
+	for w := range port.waiting {
+		if port.used >= e.endpointLimit(w.vrf) {
+			return
+		}
+		e.program(port, w.vrf, w.addr, w.vrf.endpoints.all[w.addr])
+	}
+}
+
+func (e *Edge) program(port *endpointPort, v *vrf, addr netip.Addr, ep *endpoint) {
+	delete(port.waiting, waiter{v, addr})
+	want, refused := e.placeOf(v, ep)
+	if want.sub != nil && ep.hop.sub == nil && port.used >= e.endpointLimit(v) {
+		if len(port.waiting) == 0 {
+			e.log.Warn("FastPath limit reached; further endpoints go by the gateway", "port", v.customerPort(), "limit", e.endpointLimit(v))
+		}
+		port.waiting[waiter{v, addr}] = true
+		want, refused = hop{}, circuit.RefusedLimit
+	}
+	if want != ep.hop {
+		refused = e.moveEndpoint(v, addr, ep, want, refused)
+	}
+	ep.refused = refused
+	if len(ep.ways) == 0 {
+		delete(v.endpoints.all, addr)
+	}
+}
+
+// placeOf returns where an endpoint's host is if FastPath is allowed, by the
+// latest word of those sessions that it is allowed for.
+func (e *Edge) placeOf(v *vrf, ep *endpoint) (_ hop, refused circuit.Refusal) {
+	for _, w := range ep.ways {
+		s := e.sessions[w.session]
+		why := s.cfg.FastPath.Refuses(w.kind)
+		if sub := v.subs[s.cfg.Subinterface]; why == "" && sub != nil {
+			if w.host != s.cfg.Local && subnet(v.cfg, s.cfg).Contains(w.host) {
+				return hop{sub, w.host}, ""
+			}
+			why = "the host is not on the connection's GatewaySubnet"
+		}
+		if refused == "" {
+			refused = why
+		}
+	}
+	return hop{}, refused
+}
+
+// moveEndpoint makes an endpoint lead to another host, to one at all, or to none.
+func (e *Edge) moveEndpoint(v *vrf, addr netip.Addr, ep *endpoint, to hop, refused circuit.Refusal) circuit.Refusal {
+	port, was := e.endpointPort(v), ep.hop
+	if to.sub != nil {
+		number, ok := e.useHost(v, to)
+		if ok {
+			e.fastPath.Set(v.endpoints.dp.VRF, addr, fastpath.Value(number))
+		} else {
+			to, refused = hop{}, "too many hosts"
+		}
+	}
+	if to.sub == nil && was.sub != nil {
+		e.fastPath.Delete(v.endpoints.dp.VRF, addr)
+	}
+	if ep.hop = to; to.sub != nil {
+		port.used++
+	}
+	if was.sub != nil {
+		port.used--
+		e.leaveHost(v, was)
+	}
+	return refused
+}
+
+// useHost returns the number of a host for one more endpoint.
+func (e *Edge) useHost(v *vrf, h hop) (dataplane.Host, bool) {
+	host := v.endpoints.hosts[h]
+	if host == nil {
+		a := v.fwd.adjacency(h)
+		number, ok := e.fastPath.AddHost(a.Adjacency)
+		if !ok {
+			e.engine.Sync() // so that no worker is still on its way to one given back
+			e.fastPath.RecycleHosts()
+			number, ok = e.fastPath.AddHost(a.Adjacency)
+		}
+		if !ok {
+			v.fwd.forget(a)
+			return 0, false
+		}
+		a.users++
+		host = &endpointHost{Adjacency: a.Adjacency, number: number}
+		v.endpoints.hosts[h] = host
+		if !v.fwd.resolved(h) {
+			e.asking[h] = true
+		}
+	}
+	host.users++
+	return host.number, true
+}
+
+func (e *Edge) leaveHost(v *vrf, h hop) {
+	host := v.endpoints.hosts[h]
+	if host.users--; host.users > 0 {
+		return
+	}
+	e.fastPath.RemoveHost(host.number)
+	delete(v.endpoints.hosts, h)
+	if a := v.fwd.adjacencies[h]; a != nil {
+		a.users--
+		v.fwd.forget(a)
+	}
+}
+
+// rehost takes the hosts over into a forwarding state made anew, which has
+// inherited their adjacencies.
+func (v *vrf) rehost() {
+	for h := range v.endpoints.hosts {
+		v.fwd.adjacency(h).users++
+	}
+}
+
+// forgetEndpoints takes a VRF that goes out of the exact match.
+func (e *Edge) forgetEndpoints(v *vrf) {
+	for addr, ep := range v.endpoints.all {
+		ep.ways = nil
+		e.programEndpoint(v, addr, ep)
+	}
+}
+
+// customerPort is the name of the port that a peering's customer is on.
+func (v *vrf) customerPort() string {
+	for _, s := range v.cfg.Subinterfaces {
+		if s.Side == config.SideCustomer {
+			return s.Port
+		}
+	}
+	return ""
+}
+
+func (e *Edge) endpointPort(v *vrf) *endpointPort {
+	name := v.customerPort()
+	p := e.endpointPorts[name]
+	if p == nil {
+		p = &endpointPort{waiting: map[waiter]bool{}}
+		e.endpointPorts[name] = p
+	}
+	return p
+}
+
+// endpointLimit is that of the port of the VRF's customer.
+func (e *Edge) endpointLimit(v *vrf) int {
+	for _, p := range e.device.Ports {
+		if p.Name == v.customerPort() {
+			return circuit.FastPathLimit(p.DirectGbps)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,126 @@
+package test
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"msee/edge"
+)
+
+// fastPathVM is the VM's address in the lab; its host is on the core.
+const fastPathVM = "10.100.1.10"
+
+// TestFastPath: with it on, no data packet touches a gateway; switching it, and
+// the VM moving to another host, loses nothing of a stream of 1,000 packets a
+// second.
+func TestFastPath(t *testing.T) {
+	l := startLab(t, topology(t, "fastpath", "addresses: [10.100.255.20/27,", "addresses: [10.100.255.20/27, 10.100.255.21/27,"), "gw0", "gw1")
+	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
+	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)
+	p.healthy(t, 20*time.Second)
+	bypass := func(on bool, sku string) func(map[string]any) {
+		return func(cfg map[string]any) {
+			c := cfg["connections"].([]any)[0].(map[string]any)
+			c["expressRouteGatewayBypass"], c["virtualNetworkGatewaySku"] = on, map[string]any{"name": sku}
+		}
+	}
+	move := func(host string) func(map[string]any) {
+		return func(cfg map[string]any) {
+			for _, e := range cfg["virtualNetwork"].(map[string]any)["endpoints"].([]any) {
+				if m := e.(map[string]any); m["address"] == fastPathVM {
+					m["host"] = host
+				}
+			}
+		}
+	}
+	var table strings.Builder
+	for _, step := range []struct {
+		name   string
+		nodes  []string
+		change func(map[string]any)
+		want   string // what show route says of the VM
+		lose   int    // probes at most
+	}{
+		{"on, ErGw3AZ", nil, nil, "hit: host 10.100.255.20", 0},
+		{"off, ErGw3AZ", msees, bypass(false, "ErGw3AZ"), "expressRouteGatewayBypass is off", 0},
+		{"refused, ErGw1AZ", msees, bypass(true, "ErGw1AZ"), "gateway SKU ErGw1AZ", 0},
+		{"on again", msees, bypass(true, "ErGw3AZ"), "hit: host 10.100.255.20", 0},
+		{"moved to another host", gateways, move("10.100.255.21"), "hit: host 10.100.255.21", 1},
+	} {
+		begin := p.now()
+		l.reload(step.nodes, step.change)
+		for _, node := range msees {
+			l.awaitLookup(node, step.want)
+		}
+		seen := l.atGateways(500 * time.Millisecond)
+		if direct := strings.HasPrefix(step.want, "hit"); direct != (seen == 0) {
+			t.Errorf("%s: the gateways saw %d packets to the VM", step.name, seen)
+		}
+		rate := l.iperf3("onprem", "vm", fastPathVM, false)
+		p50, p99 := l.latency("onprem", fastPathVM)
+		fmt.Fprintf(&table, "\n%-24s %6.2f Gb/s  ping p50 %.3f ms, p99 %.3f ms", step.name, rate, p50, p99)
+		if x := p.since(t, begin); x.lost > step.lose {
+			t.Errorf("%s: %v, want at most %d", step.name, x, step.lose)
+		}
+	}
+	t.Log(table.String())
+	for _, s := range show[edge.FastPathStatus](l, "msee1", "fastpath") {
+		if s.Programmed != 2 || s.Hits == 0 || s.Limit != 25_000 || s.PortCount != 2 {
+			t.Errorf("show fastpath: %+v", s)
+		}
+	}
+}
+
+// awaitLookup waits until show route says that of the VM.
+func (l *testLab) awaitLookup(node, want string) {
+	l.t.Helper()
+	eventually(l.t, 10*time.Second, node+" says "+want, func() error {
+		out, err := l.msee("show", "route", fastPathVM, "--vrf", "er1-private", "-d", l.ns(node))
+		if err != nil || !strings.Contains(out, want) {
+			return fmt.Errorf("%v: %s", err, out)
+		}
+		return nil
+	})
+}
+
+// atGateways counts the packets to the VM that the gateways' namespaces see.
+func (l *testLab) atGateways(during time.Duration) (n int) {
+	var captures []*capture
+	for _, node := range gateways {
+		captures = append(captures, l.startCapture(l.ns(node), "eth1"))
+	}
+	time.Sleep(during)
+	vm := netip.MustParseAddr(fastPathVM).AsSlice()
+	for _, c := range captures {
+		for _, f := range c.end() {
+			if _, etherType, payload := f.parse(); etherType == 0x0800 && len(payload) >= 20 && bytes.Equal(payload[16:20], vm) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+var pingTime = regexp.MustCompile(`time=([0-9.]+) ms`)
+
+// latency pings and returns the median and the 99th percentile, in ms.
+func (l *testLab) latency(from, to string) (p50, p99 float64) {
+	l.t.Helper()
+	var all []float64
+	for _, m := range pingTime.FindAllStringSubmatch(l.exec(from, "ping", "-c", "300", "-i", "0.002", to), -1) {
+		ms, _ := strconv.ParseFloat(m[1], 64)
+		all = append(all, ms)
+	}
+	if len(all) < 100 {
+		l.t.Fatalf("only %d of 300 pings from %s to %s came back", len(all), from, to)
+	}
+	slices.Sort(all)
+	return all[len(all)/2], all[len(all)*99/100]
+}
