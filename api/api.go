@@ -3,6 +3,8 @@
 //
 //	GET  /v1/device /v1/circuits /v1/peerings /v1/bgp /v1/routes[?vrf=NAME]
 //	     /v1/arp /v1/bfd /v1/ports
+//	GET  /v1/audit      what the audits of FIB against RIB have found
+//	POST /v1/audit      audit now
 //	POST /v1/reload     read the configuration file again and apply it
 //
 // Every answer is JSON; an error is {"error": "…"} with a status of 4xx or 5xx.
@@ -130,6 +132,8 @@ func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler 
 	mux.HandleFunc("GET /v1/bfd", answer(func(*http.Request) (any, error) { return rows(e.BFD()) }))
 	mux.HandleFunc("GET /v1/ports", answer(func(*http.Request) (any, error) { return rows(e.Ports()) }))
 	handleFastPath(mux, e)
+	mux.HandleFunc("GET /v1/audit", answer(func(*http.Request) (any, error) { return rows(e.Audits()) }))
+	mux.HandleFunc("POST /v1/audit", answer(func(*http.Request) (any, error) { return rows(e.Audit()) }))
 	mux.HandleFunc("POST /v1/reload", answer(func(*http.Request) (any, error) {
 		changes, err := rows(reload())
 		return ReloadResult{changes}, err

@@ -26,6 +26,13 @@ type SessionConfig struct {
 	Key         string // TCP-MD5 (RFC 2385), "" for none
 	Keepalive   time.Duration
 	Hold        time.Duration
+	// MinHold is the shortest hold time that is accepted from the peer.
+	MinHold time.Duration
+	// GracefulRestart keeps routes, the peer's here and ours there, while the
+	// other end restarts (RFC 4724).
+	GracefulRestart bool
+	// TTLSecurity takes only packets that have crossed no router (RFC 5082).
+	TTLSecurity bool
 	Enabled     bool
 }
 
@@ -113,6 +120,15 @@ type SessionStatus struct {
 	LocalPort uint16        `json:"localPort"`
 	PeerPort  uint16        `json:"peerPort"`
 	Flaps     int           `json:"flaps"` // times it left Established
+	// RestartTime is how long the peer asks that its routes be kept if it
+	// restarts (RFC 4724); 0 unless Established and agreed upon.
+	RestartTime time.Duration `json:"restartTime,omitempty"`
+	// Retain says, after the session has left Established, that the peer may be
+	// restarting: its routes are to be kept so long. 0: they are void.
+	Retain time.Duration `json:"retain,omitempty"`
+	// Preserved says, in Established, that the peer, if it has restarted, still
+	// forwards as it did: what was kept of its routes may stay until End-of-RIB.
+	Preserved bool `json:"preserved,omitempty"`
 }
 
 // Event is what the speaker tells the edge: exactly one field is set.

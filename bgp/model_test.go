@@ -320,7 +320,15 @@ func (p Peer) sameSessionAs(q Peer) bool { return p.sameSession(&q) }
 // step does one random thing to both.
 func step(r *rand.Rand, rib *RIB, m *model, w world, seen *outcome) Changes {
 	session := w.peers[r.IntN(len(w.peers))].Name
-	switch r.IntN(16) {
+	switch r.IntN(17) {
+	case 16:
+		m.sweep(session)
+		delete(m.over, session)
+		for p := range m.in[session] {
+			m.stale[session][p] = true
+		}
+		m.mayBeStale[session] = len(m.in[session]) > 0
+		return rib.Retain(session)
 	case 0:
 		m.forget(session)
 		delete(m.over, session)

@@ -157,6 +157,21 @@ func (r *RIB) MarkStale() {
 	}
 }
 
+// Retain says that a session has ended and its peer may be restarting: its
+// routes are kept in use as stale, as by [RIB.MarkStale]. Those that were stale
+// already go (RFC 4724 §4.2: consecutive restarts).
+func (r *RIB) Retain(session string) Changes {
+	p := r.peer(session)
+	if p == nil {
+		return Changes{}
+	}
+	c := r.Sweep(session)
+	p.over = false // as by Down
+	p.generation++
+	p.stale = p.counts.Received > 0
+	return c
+}
+
 // Sweep drops a session's stale routes: at its End-of-RIB, or when it has not
 // come back in time.
 func (r *RIB) Sweep(session string) Changes {

@@ -113,6 +113,8 @@ type Peering struct {
 	PrimaryPeerAddressPrefix   netip.Prefix // /30
 	SecondaryPeerAddressPrefix netip.Prefix // /30
 	SharedKey                  string       // TCP-MD5 key of all sessions; secret; "" for none
+	GracefulRestart            bool         // of BGP, RFC 4724; not a field of Azure's
+	TTLSecurity                bool         // RFC 5082; not a field of Azure's
 	IPv6PeeringConfig          *IPv6PeeringConfig
 	MicrosoftPeeringConfig     *MicrosoftPeeringConfig // on a Microsoft peering only
 	RouteFilter                string                  // the name of one, on a Microsoft peering; "": nothing is announced

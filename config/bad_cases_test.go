@@ -163,6 +163,8 @@ var badEdge = []badCase{
 		"34:11: circuits[0].peerings[1].ipv6PeeringConfig.microsoftPeeringConfig: missing (want a mapping with advertisedPublicPrefixes)"},
 	{"Microsoft prefixes on private", "        sharedKey: abc123\n", "        microsoftPeeringConfig: {advertisedPublicPrefixes: [198.51.100.0/24]}\n",
 		"21:33: circuits[0].peerings[0].microsoftPeeringConfig: for a MicrosoftPeering only (want no such key on an AzurePrivatePeering)"},
+	{"truth in another spelling", "sharedKey: abc123", "ttlSecurity: yes",
+		"21:22: circuits[0].peerings[0].ttlSecurity: wrong type (got yes; want true or false)"},
 	{"key empty", "sharedKey: abc123", "sharedKey: \"\"",
 		"21:20: circuits[0].peerings[0].sharedKey: empty (want 1 to 25 letters A-Z, a-z and digits)"},
 	{"key long", "sharedKey: abc123", "sharedKey: SECRETSECRETSECRETSECRETSE",

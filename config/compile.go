@@ -97,7 +97,8 @@ func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering, bfd BFD) V
 		v.addSession(Session{
 			Subinterface: customer.Name, Local: local, Peer: circuit.CustomerAddress(subnet),
 			PeerAS: p.PeerASN, Side: SideCustomer, Key: p.SharedKey, Enabled: state == circuit.StateEnabled, BFD: bfd,
-			MaxPrefixes: f.limits.of(circuit.MaxCustomerPrefixes(p.PeeringType, c.SKU.Tier, local.Is6())),
+			MaxPrefixes:     f.limits.of(circuit.MaxCustomerPrefixes(p.PeeringType, c.SKU.Tier, local.Is6())),
+			GracefulRestart: p.GracefulRestart, TTLSecurity: p.TTLSecurity,
 		}, f.timers)
 	}
 	add(p.Subnet(f.role), p.State)
@@ -129,7 +130,7 @@ func (f *edgeFile) compileConnection(v *VRF, c connectionSpec, directGbps int) {
 		for instance := range 2 {
 			v.addSession(Session{
 				Subinterface: s.Name, Local: local, Peer: circuit.GatewayAddress(subnet, instance),
-				PeerAS: circuit.ASNGateway, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true, BFD: c.bfd,
+				PeerAS: circuit.ASNGateway, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true, BFD: c.bfd, GracefulRestart: true,
 				MaxPrefixes: f.limits.of(circuit.MaxGatewayPrefixes(local.Is6())),
 				FastPath:    fast,
 			}, f.timers)
@@ -204,7 +205,7 @@ func (f *gatewayFile) compileConnection(v *VRF, c connectionSpec) {
 		for _, role := range []circuit.Role{circuit.RolePrimary, circuit.RoleSecondary} {
 			v.addSession(Session{
 				Subinterface: s.Name, Local: local, Peer: circuit.MSEECoreAddress(subnet, role),
-				PeerAS: circuit.ASNMSEE, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true, BFD: c.bfd,
+				PeerAS: circuit.ASNMSEE, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true, BFD: c.bfd, GracefulRestart: true,
 			}, f.timers)
 		}
 	}

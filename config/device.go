@@ -146,4 +146,8 @@ type Session struct {
 	MaxPrefixes  int  // the peer may announce so many, 0 for any number
 	BFD          BFD
 	FastPath     circuit.FastPath // on an MSEE's core sessions
+	// GracefulRestart: routes stay in use while the other end restarts.
+	GracefulRestart bool
+	// TTLSecurity: the peer must be directly connected (RFC 5082).
+	TTLSecurity bool
 }

@@ -198,6 +198,8 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("GatewaySKU", s.FastPath.GatewaySKU)
 		f.add("ScaleUnits", s.FastPath.ScaleUnits)
 		f.add("DirectGbps", s.FastPath.DirectGbps)
+		f.add("GracefulRestart", s.GracefulRestart)
+		f.add("TTLSecurity", s.TTLSecurity)
 		all[objectKey{"session", s.Name}] = f
 	}
 }

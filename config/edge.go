@@ -107,6 +107,8 @@ func (r *reader) peering(o *object) circuit.Peering {
 	p.RouteFilter = r.routeFilterOf(o, p.PeeringType)
 	p.SharedKey = secret(o, "sharedKey", circuit.CheckSharedKey)
 	p.AllowOwnAS = toggle(o, "allowOwnAS", true)
+	p.GracefulRestart = toggle(o, "gracefulRestart", true)
+	p.TTLSecurity = toggle(o, "ttlSecurity", false)
 	p.MicrosoftPeeringConfig = r.microsoftConfig(o, p.PeeringType, circuit.CheckAdvertisedPrefix)
 	if v6, ok := o.section("ipv6PeeringConfig", optional, "prefixes"); ok {
 		p.IPv6PeeringConfig = r.ipv6Config(v6, &p)

@@ -51,7 +51,8 @@ type vrf struct {
 	fwd       *forwarding
 	endpoints *endpoints
 	announced []config.Endpoint // to the MSEEs, by a gateway
-	stop      chan struct{}     // ends the neighbor watch
+	audit     AuditStatus
+	stop      chan struct{} // ends the neighbor watch
 	watching  sync.WaitGroup
 }
 
@@ -507,7 +508,8 @@ func (e *Edge) sessionConfigs() []bgp.SessionConfig {
 		all = append(all, bgp.SessionConfig{
 			Name: s.cfg.Name, Namespace: s.vrf.kernel.namespace, Local: s.cfg.Local, Peer: s.cfg.Peer,
 			LocalAS: e.device.ASN, PeerAS: s.cfg.PeerAS, RouterID: e.device.RouterID, Key: s.cfg.Key,
-			Keepalive: s.cfg.Keepalive, Hold: s.cfg.Hold, Enabled: s.cfg.Enabled,
+			Keepalive: s.cfg.Keepalive, Hold: s.cfg.Hold, MinHold: min(minHold, s.cfg.Hold),
+			GracefulRestart: s.cfg.GracefulRestart, TTLSecurity: s.cfg.TTLSecurity, Enabled: s.cfg.Enabled,
 		})
 	}
 	return all

@@ -70,8 +70,9 @@ type session struct {
 	limit  limit
 	// reached, of a session with Microsoft's network: it can be forwarded to.
 	reached bool
-	// sweepAt is when routes from before a restart of the speaker go, if the
-	// session has not told its table anew by then; zero if there are none.
+	// sweepAt is when stale routes go, from before a restart of the speaker or
+	// of the peer, if the session has not told its table anew by then; zero if
+	// there are none.
 	sweepAt time.Time
 	bfd     *bfdWatch // nil: none
 }
@@ -83,10 +84,15 @@ const (
 	// probeEvery is how often, in seconds, the kernel is asked whether a next
 	// hop is still there. It confirms silently as long as they answer.
 	probeEvery = 10
-	// staleFor is how long routes outlive the speaker that heard them.
+	// staleFor is how long routes outlive the speaker that heard them, and how
+	// long a peer that is back may take to its End-of-RIB.
 	staleFor = 60 * time.Second
-	// eventBatch bounds how many speaker events go into one publication.
+	// minHold is the shortest hold time that an MSEE agrees to.
+	minHold = 10 * time.Second
+	// eventBatch bounds how many speaker events go into one publication, and
+	// eventTime how long the loop takes over them: others wait.
 	eventBatch = 256
+	eventTime  = 20 * time.Millisecond
 )
 
 // ErrStopped is returned by calls to a device that has stopped.
@@ -228,8 +234,11 @@ func (e *Edge) publishSnapshot(ports []*dataplane.Port) {
 // speakerEvents handles ev and what waits behind it, so that a full table
 // becomes few publications.
 func (e *Edge) speakerEvents(ev bgp.Event) {
+	began := time.Now()
 	for range eventBatch {
-		e.speakerEvent(ev)
+		if e.speakerEvent(ev); time.Since(began) > eventTime {
+			return
+		}
 		select {
 		case ev = <-e.speaker.Events():
 		default:
@@ -249,9 +258,7 @@ func (e *Edge) speakerEvent(ev bgp.Event) {
 		e.sessionStatus(*ev.Status)
 	case ev.EndOfRIB != "":
 		if s := e.sessions[ev.EndOfRIB]; s != nil {
-			s.sweepAt = time.Time{}
-			e.ribChanged(s.vrf, s.vrf.rib.Sweep(s.cfg.Name))
-			e.endpointsGone(s.vrf, s.cfg.Name, true)
+			e.sweep(s)
 		}
 	case ev.Restarted:
 		e.speakerRestarted()
@@ -263,7 +270,8 @@ func (e *Edge) sessionStatus(st bgp.SessionStatus) {
 	if s == nil {
 		return // removed meanwhile
 	}
-	was := s.status.State
+	before := s.status
+	was := before.State
 	s.status = st
 	if st.State != was && (st.State == bgp.StateEstablished || was == bgp.StateEstablished) {
 		attrs := []any{"session", st.Session, "state", st.State}
@@ -272,13 +280,40 @@ func (e *Edge) sessionStatus(st bgp.SessionStatus) {
 		}
 		e.log.Info("BGP session", attrs...)
 	}
-	// StateDown says that the speaker died: what it heard stays in use until
-	// the next one has heard it again (see speakerRestarted).
-	if was == bgp.StateEstablished && st.State != bgp.StateEstablished && st.State != bgp.StateDown {
-		s.sweepAt = time.Time{}
-		e.ribChanged(s.vrf, s.vrf.rib.Down(st.Session))
-		e.endpointsGone(s.vrf, st.Session, false)
+	switch {
+	case st.State == bgp.StateDown:
+		// The speaker died: what it heard stays in use until the next one has
+		// heard it again (see speakerRestarted).
+	case st.State == bgp.StateEstablished:
+		if before.Retain > 0 && !st.Preserved { // RFC 4724 §4.2
+			e.sweep(s)
+		} else if !s.sweepAt.IsZero() {
+			s.sweepAt = time.Now().Add(staleFor) // for its End-of-RIB
+		}
+	case was == bgp.StateEstablished && st.Retain > 0:
+		e.log.Warn("the peer may be restarting; its routes stay in use", "session", st.Session, "for", st.Retain)
+		e.ribChanged(s.vrf, s.vrf.rib.Retain(st.Session))
+		e.endpointsGone(s.vrf, st.Session, true)
+		s.vrf.endpointsStale(st.Session)
+		s.sweepAt = time.Now().Add(st.Retain)
+	case (was == bgp.StateEstablished || before.Retain > 0) && st.Retain == 0:
+		e.down(s)
 	}
+	e.networkChanged(s)
+}
+
+// down drops the routes of a session that has ended for good.
+func (e *Edge) down(s *session) {
+	s.sweepAt = time.Time{}
+	e.ribChanged(s.vrf, s.vrf.rib.Down(s.cfg.Name))
+	e.endpointsGone(s.vrf, s.cfg.Name, false)
+}
+
+// sweep drops a session's stale routes.
+func (e *Edge) sweep(s *session) {
+	s.sweepAt = time.Time{}
+	e.ribChanged(s.vrf, s.vrf.rib.Sweep(s.cfg.Name))
+	e.endpointsGone(s.vrf, s.cfg.Name, true)
 	e.networkChanged(s)
 }
 
@@ -288,7 +323,7 @@ func (e *Edge) speakerRestarted() {
 	e.log.Warn("BGP speaker restarted; forwarding goes on with the routes known", "for", staleFor)
 	for _, v := range e.vrfs {
 		v.rib.MarkStale()
-		v.endpointsStale()
+		v.endpointsStale("")
 	}
 	for _, s := range e.sessions {
 		s.sweepAt = time.Now().Add(staleFor)
@@ -297,8 +332,13 @@ func (e *Edge) speakerRestarted() {
 
 // ribChanged brings a change of a VRF's RIB to the FIB and to the peers.
 func (e *Edge) ribChanged(v *vrf, c bgp.Changes) {
+	var last []bgp.NextHop // changes with equal sets often share one slice
+	var g *group
 	for _, r := range c.Routes {
-		v.fwd.set(v.fwd.routed, r.Prefix, e.routeTo(v, r.NextHops))
+		if len(last) == 0 || len(r.NextHops) != len(last) || &r.NextHops[0] != &last[0] {
+			last, g = r.NextHops, e.routeTo(v, r.NextHops)
+		}
+		v.fwd.set(v.fwd.routed, r.Prefix, g)
 	}
 	for _, u := range c.Updates {
 		e.speaker.Advertise(u)
@@ -367,6 +407,7 @@ func (e *Edge) tick(now time.Time) {
 	e.checkLinks()
 	e.tickBFD(now)
 	e.releaseLimits(now)
+	e.auditDue(now)
 	// A tenth of the next hops each second, told by their last octet, is
 	// asked whether it is still there; those not resolved are asked for
 	// every second.
@@ -380,9 +421,7 @@ func (e *Edge) tick(now time.Time) {
 	}
 	for _, s := range e.sessions {
 		if !s.sweepAt.IsZero() && now.After(s.sweepAt) {
-			s.sweepAt = time.Time{}
-			e.ribChanged(s.vrf, s.vrf.rib.Sweep(s.cfg.Name))
-			e.endpointsGone(s.vrf, s.cfg.Name, true)
+			e.sweep(s)
 		}
 	}
 }

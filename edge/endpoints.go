@@ -40,7 +40,7 @@ type way struct {
 	session string
 	host    netip.Addr
 	kind    circuit.EndpointKind
-	stale   bool // from before the speaker's restart
+	stale   bool // from before the speaker's restart, or the peer's
 }
 
 type endpointHost struct {
@@ -165,7 +165,7 @@ func (e *Edge) setWay(v *vrf, addr netip.Addr, session string, w *way) {
 }
 
 // endpointsGone drops what a session has said of endpoints, or only what it has
-// not said again since the speaker's restart.
+// not said again since the restart.
 func (e *Edge) endpointsGone(v *vrf, session string, onlyStale bool) {
 	for addr, ep := range v.endpoints.all {
 		for _, w := range ep.ways {
@@ -177,11 +177,12 @@ func (e *Edge) endpointsGone(v *vrf, session string, onlyStale bool) {
 	}
 }
 
-// endpointsStale marks all as heard before the speaker's restart.
-func (v *vrf) endpointsStale() {
+// endpointsStale marks what a session has said, or all have if it is "", as heard
+// before the restart of the peer or of the speaker.
+func (v *vrf) endpointsStale(session string) {
 	for _, ep := range v.endpoints.all {
 		for i := range ep.ways {
-			ep.ways[i].stale = true
+			ep.ways[i].stale = ep.ways[i].stale || session == "" || ep.ways[i].session == session
 		}
 	}
 }

@@ -194,7 +194,7 @@ func TestEndpointsOutliveTheSpeaker(t *testing.T) {
 	e := newFastPathEdge(t)
 	v := e.vrfs["er1-private"]
 	e.say(er1a, endpointRoute("10.100.1.10", "10.100.255.20", vm), endpointRoute("10.100.1.11", "10.100.255.20", vm))
-	v.endpointsStale()
+	v.endpointsStale("")
 	e.want("er1-private", "10.100.1.11", "host 10.100.255.20")
 	e.say(er1a, endpointRoute("10.100.1.10", "10.100.255.20", vm))
 	e.endpointsGone(v, er1a, true)

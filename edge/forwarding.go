@@ -35,9 +35,11 @@ type adjacency struct {
 // group is a next-hop group, shared by all routes with the same hops.
 type group struct {
 	*dataplane.NextHopGroup
-	key   string
-	hops  []hop // members, then backups
-	users int   // prefixes that lead here
+	key     string
+	out     *subinterface // of a Glean group
+	hops    []hop         // members, then backups
+	members int           // so many
+	users   int           // prefixes that lead here
 }
 
 // forwarding is a VRF's forwarding state on the control side. It collects
@@ -83,7 +85,7 @@ func (f *forwarding) group(kind dataplane.GroupKind, out *subinterface, members,
 	g := f.groups[key]
 	if g == nil {
 		g = &group{NextHopGroup: &dataplane.NextHopGroup{Kind: kind, Members: f.use(members), Backup: f.use(backup)},
-			key: key, hops: slices.Concat(members, backup)}
+			key: key, out: out, hops: slices.Concat(members, backup), members: len(members)}
 		if out != nil {
 			g.Out = out.dp
 		}
@@ -142,10 +144,7 @@ func (f *forwarding) set(routes map[netip.Prefix]*group, prefix netip.Prefix, g 
 			f.free(old)
 		}
 	}
-	effective := f.connected[prefix]
-	if effective == nil {
-		effective = f.routed[prefix]
-	}
+	effective := f.effective(prefix)
 	c := fib.Change[*dataplane.NextHopGroup]{Prefix: prefix, Delete: effective == nil}
 	if effective != nil {
 		c.Value = effective.NextHopGroup
@@ -157,9 +156,10 @@ func (f *forwarding) set(routes map[netip.Prefix]*group, prefix netip.Prefix, g 
 func (f *forwarding) free(g *group) {
 	delete(f.groups, g.key)
 	for _, h := range g.hops {
-		a := f.adjacencies[h]
-		a.users--
-		f.forget(a)
+		if a := f.adjacencies[h]; a != nil {
+			a.users--
+			f.forget(a)
+		}
 	}
 }
 

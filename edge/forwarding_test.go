@@ -11,7 +11,7 @@ import (
 )
 
 // newSub makes a subinterface without a kernel's side.
-func newSub(t *testing.T, name string, addresses ...string) *subinterface {
+func newSub(t testing.TB, name string, addresses ...string) *subinterface {
 	t.Helper()
 	a, b := port.NewPollPair(port.PairOptions{})
 	t.Cleanup(func() { a.Close(); b.Close() })

@@ -52,11 +52,11 @@ func (e *Edge) originated(c config.VRF) []bgp.Route {
 }
 
 // networkChanged is called when the state of a session with Microsoft's network
-// may have changed. One that the speaker's death took down counts as up: it
-// forwards on.
+// may have changed. One that a restart of the speaker, or its own, took down
+// counts as up as long as its routes may be stale: it forwards on.
 func (e *Edge) networkChanged(s *session) {
 	state := s.status.State
-	reached := state == bgp.StateEstablished || state == bgp.StateDown && s.reached
+	reached := state == bgp.StateEstablished || (state == bgp.StateDown || !s.sweepAt.IsZero()) && s.reached
 	if s.cfg.Side != config.SideMicrosoft || reached == s.reached {
 		return
 	}

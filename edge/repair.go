@@ -85,10 +85,10 @@ func (p *portState) linkState() string {
 func (e *Edge) dropPort(p *portState) {
 	for name, s := range e.sessions {
 		sub := s.vrf.subs[s.cfg.Subinterface]
-		if sub == nil || sub.port != p || s.status.State != bgp.StateEstablished {
+		if sub == nil || sub.port != p || s.status.State != bgp.StateEstablished && s.status.Retain == 0 {
 			continue
 		}
-		e.ribChanged(s.vrf, s.vrf.rib.Down(name))
+		e.down(s)
 		e.speaker.Reset(name, p.whyDown())
 	}
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the lab uses, and with --test those that
-# the race detector needs. Idempotent: with everything there it changes
+# the race detector and the tests need. Idempotent: with everything there it changes
 # nothing, asks no network and needs no root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,7 +19,7 @@ wanted=(
 	git:git
 	ca-certificates:/etc/ssl/certs/ca-certificates.crt
 )
-[ "${1:-}" != --test ] || wanted+=(gcc:gcc libc6-dev:/usr/include/stdio.h)
+[ "${1:-}" != --test ] || wanted+=(gcc:gcc libc6-dev:/usr/include/stdio.h bird2:bird)
 
 fail() {
 	echo "deps: $*" >&2
@@ -65,10 +65,13 @@ start_no_service
 "${apt[@]}" update || echo "deps: apt-get update failed, trying with the lists there are" >&2
 "${apt[@]}" install --yes --no-install-recommends "${packages[@]}"
 
-# The lab starts FRR's daemons itself; the service is not wanted at boot either.
-if [[ " ${packages[*]} " == *" frr "* ]] && command -v systemctl >/dev/null; then
-	systemctl disable --quiet frr || true
-fi
+# The lab starts FRR's daemons itself, the tests BIRD's; the services are not
+# wanted at boot either.
+for entry in frr:frr bird2:bird; do
+	if [[ " ${packages[*]} " == *" ${entry%:*} "* ]] && command -v systemctl >/dev/null; then
+		systemctl disable --quiet "${entry#*:}" || true
+	fi
+done
 
 mapfile -t packages < <(missing)
 [ ${#packages[@]} -eq 0 ] || fail "installed, but still without what is wanted of: ${packages[*]}"

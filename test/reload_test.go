@@ -166,13 +166,27 @@ func reloadKey(t *testing.T, r *reloadLab) {
 	key := func(key string) {
 		r.reload(func(cfg map[string]any) { peeringOf(cfg, "er-b")["sharedKey"] = key }, "er-b-private", msees...)
 	}
+	before, err := r.session("msee1", "er-b-private", "192.168.15.17")
+	if err != nil {
+		t.Fatal(err)
+	}
 	key("another")
-	if s, err := r.session("msee1", "er-b-private", "192.168.15.17"); err != nil || s.State == bgp.StateEstablished {
-		t.Errorf("the session with another key: %v, %s", err, s.State)
+	// Nothing happens until the hold time is over, which the peer may use.
+	if s, err := r.session("msee1", "er-b-private", "192.168.15.17"); err != nil || s.State != bgp.StateEstablished || s.Since != before.Since {
+		t.Errorf("the session with another key: %v, %s since %s; it was up since %s", err, s.State, s.Since, before.Since)
 	}
 	r.vtysh("ce-b", "configure terminal", "router bgp 65001",
 		"neighbor 192.168.15.18 password another", "neighbor 192.168.15.22 password another",
 		"neighbor 2001:db8:0:10::2 password another", "neighbor 2001:db8:0:14::2 password another")
+	eventually(t, 30*time.Second, "sessions with the new key", func() error {
+		// bgpd ends its own when told another password.
+		for _, n := range []string{"192.168.15.18", "192.168.15.22"} {
+			if out := r.vtysh("ce-b", "show bgp neighbors "+n); !strings.Contains(out, "BGP state = Established") {
+				return fmt.Errorf("no session with %s", n)
+			}
+		}
+		return nil
+	})
 	r.awaitSessions(30*time.Second, msees...)
 	r.awaitB(t)
 }

@@ -20,6 +20,7 @@ const endGrace = 2 * time.Second
 // child is a running speaker.
 type child struct {
 	conn net.Conn     // ours
+	kill func()       // a speaker that hangs
 	end  func() error // closes conn, waits for the speaker, says how it ended
 }
 
@@ -41,7 +42,7 @@ func launchProcess(argv []string) (*child, error) {
 		ours.Close()
 		return nil, fmt.Errorf("start speaker: %w", err)
 	}
-	return &child{conn: ours, end: func() error {
+	return &child{conn: ours, kill: func() { cmd.Process.Kill() }, end: func() error {
 		ours.Close()
 		killer := time.AfterFunc(endGrace, func() { cmd.Process.Kill() })
 		defer killer.Stop()
@@ -63,7 +64,7 @@ func launchHere(log *slog.Logger) (*child, error) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- serve(conn, log) }()
-	return &child{conn: ours, end: func() error {
+	return &child{conn: ours, kill: func() { ours.Close() }, end: func() error {
 		ours.Close()
 		return <-done
 	}}, nil

@@ -2,20 +2,13 @@ package speaker
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"time"
 
 	"msee/bgp"
 )
-
-// conn is a connection with the peer, not yet or already in GoBGP's hands.
-type conn struct {
-	*net.TCPConn
-	dialled bool
-	open    *open // the peer's, once seen; guarded by session.mu
-}
-
-func newConn(c *net.TCPConn, dialled bool) *conn { return &conn{TCPConn: c, dialled: dialled} }
 
 // dial makes one attempt and posts what came of it.
 func (s *session) dial(ctx context.Context) {
@@ -24,7 +17,7 @@ func (s *session) dial(ctx context.Context) {
 		s.dialling = false
 		s.nextDial = time.Now().Add(jitter(redialMin, redialMax))
 		if err == nil {
-			s.take(newConn(c, true))
+			s.take(newConn(s, c, true))
 			return
 		}
 		s.explain(explainDial(err, s.cfg.Peer))
@@ -37,70 +30,140 @@ func (s *session) dial(ctx context.Context) {
 // take decides what becomes of a new connection.
 func (s *session) take(c *conn) {
 	if len(s.held) > 0 {
-		farewell(c, ceaseOf(s.held[0]))
+		c.farewell(ceaseOf(s.held[0]))
 		return
 	}
-	if s.bgp == nil || s.up.Load() { // RFC 4271 §6.8: an established session stays
-		farewell(c, ceaseCollision)
+	if s.bgp == nil || s.up.Load() && !s.yields() { // RFC 4271 §6.8: an established session stays
+		c.farewell(ceaseCollision)
 		return
 	}
-	peek(c.TCPConn, func(m []byte, err error) { s.heard(c, m, err) })
 	if s.spare != nil { // its sender has given it up, or is dialling wildly
-		farewell(s.spare, ceaseCollision)
+		s.spare.farewell(ceaseCollision)
 	}
 	s.spare = c
-	s.resolveCollision()
+	go c.fromPeer()
 	s.wakeUp()
+}
+
+// yields reports whether an established session gives way to a new connection:
+// the peer has restarted without our noticing (RFC 4724 §5), or has a new
+// TCP-MD5 key and dials with it, while it cannot end the old connection.
+func (s *session) yields() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.status.Since) > collisionTime && (s.status.RestartTime > 0 || s.rekeyed)
+}
+
+// collisionTime is how long after Established a second connection is taken for
+// one that was on its way when the first was made.
+const collisionTime = 3 * time.Second
+
+// succeed puts the spare connection, whose OPEN has come, in the place of that
+// of an established session.
+func (s *session) succeed() {
+	if s.spare == nil || !s.up.Load() || !s.yields() {
+		return
+	}
+	s.mu.Lock()
+	s.note = ""
+	retain := s.status.RestartTime
+	s.downLocked("the peer opened a new connection: it has restarted")
+	s.status.Retain = retain
+	s.publishLocked()
+	s.mu.Unlock()
+	s.restart(notification{}, "", 0)
 }
 
 // hand gives c to GoBGP.
 func (s *session) hand(c *conn) {
+	inner, gobgps, err := local.pair(s.cfg.Local, s.cfg.Peer)
+	if err != nil {
+		s.log.Error("hand a connection to GoBGP", "err", err)
+		s.explain(err.Error())
+		c.farewell(notification{code: codeCease, subcode: bgp.CeaseOutOfResources})
+		return
+	}
 	s.mu.Lock()
 	s.cur = c
 	s.mu.Unlock()
 	s.curSince = time.Now()
+	c.hand(inner)
+	go s.tell(c)
 	select {
-	case s.bgp.accept <- c.TCPConn:
+	case s.bgp.accept <- gobgps:
 	default: // its loop is stuck; advance will time out
+		gobgps.Close()
 	}
 }
 
-// heard is called with each message of the OPEN phase, before GoBGP reads it.
-func (s *session) heard(c *conn, m []byte, err error) {
+// heardOpen is called with the peer's OPEN, before GoBGP reads it.
+func (s *session) heardOpen(c *conn, o *open) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case err != nil:
-		s.inbox = append(s.inbox, func() { s.lost(c) })
-	case m[18] == typeNotification:
-		if n, err := parseNotification(m); err == nil && s.cur == c {
-			s.noteLocked(s.watch, s.explainReceived(n))
-		}
-	case m[18] == typeOpen:
-		c.open, _ = parseOpen(m) // what is wrong with it GoBGP says
-		s.inbox = append(s.inbox, func() { s.opened(c) })
-	}
+	c.open = o
+	s.inbox = append(s.inbox, s.resolveCollision, s.succeed)
 	s.wakeUp()
 }
 
-// lost forgets a spare connection that its sender closed.
+// heardNotification is called with the peer's last word.
+func (s *session) heardNotification(c *conn, n notification) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cur == c {
+		s.noteLocked(s.watch, s.explainReceived(n))
+	}
+}
+
+// lost forgets a connection that its sender closed. That of GoBGP ends by its
+// state machine.
 func (s *session) lost(c *conn) {
 	if s.spare == c {
-		c.Close()
 		s.spare = nil
 	}
 }
 
-// opened acts on the peer's OPEN.
-func (s *session) opened(c *conn) {
-	s.mu.Lock()
-	refuse := s.cur == c && c.open != nil && c.open.hold == 0
-	s.mu.Unlock()
-	if refuse { // RFC 4271 §6.2 allows it; without keepalives nobody notices a death
-		s.restart(badHoldTime, "sent "+badHoldTime.String()+": the peer wants hold time 0, that is no keepalives", idleHold)
-		return
+// fail ends the session, or only c if it is not the session's, for what came
+// on c.
+func (s *session) fail(c *conn, n notification, detail string) {
+	posted := s.post(func() {
+		s.mu.Lock()
+		current := s.cur == c
+		s.mu.Unlock()
+		if !current {
+			c.farewell(n)
+			s.lost(c)
+			return
+		}
+		s.restart(n, "sent "+n.String()+": "+detail, idleHold)
+	})
+	if !posted {
+		c.close()
 	}
-	s.resolveCollision()
+}
+
+// sendFailed says why GoBGP will find the connection closed.
+func (s *session) sendFailed(c *conn, err error) {
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		s.mu.Lock()
+		if s.cur == c {
+			s.noteLocked(s.watch, fmt.Sprintf("the peer has read nothing for %v (RFC 9687)", s.cfg.Hold))
+		}
+		s.mu.Unlock()
+	}
+	c.close()
+}
+
+// acceptable says why a peer's OPEN is not, although RFC 4271 has nothing
+// against it.
+func (s *session) acceptable(o *open) error {
+	switch {
+	case o.hold == 0: // §6.2 allows it; without keepalives nobody notices a death
+		return &refusal{badHoldTime, "the peer wants hold time 0, that is no keepalives"}
+	case o.hold < s.cfg.MinHold:
+		return &refusal{badHoldTime, fmt.Sprintf("the peer wants a hold time of %v; at least %v is accepted here", o.hold, s.cfg.MinHold)}
+	}
+	return nil
 }
 
 // resolveCollision keeps one of two connections, as RFC 4271 §6.8 has it: the
@@ -125,17 +188,8 @@ func (s *session) resolveCollision() {
 	ours := s.cfg.RouterID.Compare(o.id) > 0 || s.cfg.RouterID == o.id && s.cfg.LocalAS > o.as
 	if cur.dialled == ours {
 		s.spare = nil
-		farewell(spare, ceaseCollision)
+		spare.farewell(ceaseCollision)
 		return
 	}
 	s.restart(ceaseCollision, "", 0)
-}
-
-// farewell writes n if there is room and closes c.
-func farewell(c *conn, n notification) {
-	c.SetWriteDeadline(time.Now().Add(noticeWait))
-	if _, err := c.Write(n.marshal()); err != nil {
-		c.SetLinger(0) // stuck: do not wait for what was queued before
-	}
-	c.Close()
 }

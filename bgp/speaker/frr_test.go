@@ -125,7 +125,7 @@ func TestFRRRefusals(t *testing.T) {
 	e.untilState(c6.Name, bgp.StateDisabled, 5*time.Second)
 }
 
-// TestFRRMD5 goes through right, wrong, missing and changing keys.
+// TestFRRMD5 goes through wrong, right, missing and changing keys.
 func TestFRRMD5(t *testing.T) {
 	t.Parallel()
 	nsA, nsB := link(t)
@@ -136,26 +136,44 @@ func TestFRRMD5(t *testing.T) {
 		c4.Key, c6.Key = key, key
 		e.Configure([]bgp.SessionConfig{c4, c6})
 	}
+	reset := func() {
+		e.Reset(c4.Name, "reset by the test")
+		e.Reset(c6.Name, "reset by the test")
+	}
 	up := func() {
 		t.Helper()
 		e.untilState(c4.Name, bgp.StateEstablished, 30*time.Second)
 		e.untilState(c6.Name, bgp.StateEstablished, 30*time.Second)
 	}
-	set("first")
-	up()
 	set("wrong")
 	e.untilReason(c4.Name, "TCP-MD5: the peer's segments fail our sharedKey (TCPMD5Failure +", 20*time.Second)
+	set("first")
+	up()
 	set("")
+	reset()
 	e.untilReason(c4.Name, "TCP-MD5: the peer uses TCP-MD5 (TCPMD5Unexpected +", 20*time.Second)
 	if s := e.of(c4.Name).State; s == bgp.StateEstablished {
 		t.Errorf("state %s without the key", s)
 	}
-
-	// The peer rotates while the listener stays.
-	f.run("configure terminal", "router bgp 65001", "neighbor "+v4a+" password second", "neighbor "+v6a+" password second")
-	set("second")
+	set("first")
 	up()
+
+	// The peer rotates. bgpd ends its sessions when told another password, and
+	// dials anew, which must get the better of what is left of the old ones.
+	time.Sleep(collisionTime)
+	flaps := e.of(c4.Name).Flaps
+	set("second")
+	time.Sleep(time.Second)
+	if st := e.of(c4.Name); st.State != bgp.StateEstablished || st.Flaps != flaps {
+		t.Errorf("a new key ended the session: %+v", st)
+	}
+	began := time.Now()
+	f.run("configure terminal", "router bgp 65001", "neighbor "+v4a+" password second", "neighbor "+v6a+" password second")
+	eventually(t, "sessions with the new key", 30*time.Second, func() bool { return f.established(v4a) && f.established(v6a) })
+	up()
+	t.Logf("with the new key after %v", time.Since(began))
 	f.run("configure terminal", "router bgp 65001", "no neighbor "+v4a+" password", "end", "clear bgp *")
+	reset()
 	e.untilReason(c4.Name, "TCP-MD5: the peer sends no TCP-MD5 (TCPMD5NotFound +", 20*time.Second)
 }
 

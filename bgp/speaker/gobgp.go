@@ -11,13 +11,12 @@ import (
 
 	api "github.com/osrg/gobgp/v3/api"
 	"github.com/osrg/gobgp/v3/pkg/server"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"msee/bgp"
 )
 
-// gobgp is one BgpServer. It has at most one neighbour at a time; its table
-// holds that session's Adj-RIB-Out and nothing else.
+// gobgp is one BgpServer. It has at most one neighbour at a time, and runs that
+// session's state machine; its table stays empty.
 type gobgp struct {
 	*server.BgpServer
 	accept chan<- *net.TCPConn
@@ -42,33 +41,7 @@ func newGoBGP() (*gobgp, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start GoBGP: %w", err)
 	}
-	return g, g.shutTable()
-}
-
-// shutTable keeps received routes out of the table. They are watched before
-// policy and belong to the edge's RIB; here they could be sent back, or compete
-// with what the edge advertises.
-func (g *gobgp) shutTable() error {
-	ctx := context.Background()
-	p := &api.Policy{Name: "only-ours"}
-	for _, t := range []api.Conditions_RouteType{api.Conditions_ROUTE_TYPE_EXTERNAL, api.Conditions_ROUTE_TYPE_INTERNAL} {
-		p.Statements = append(p.Statements, &api.Statement{
-			Name:       "not-" + t.String(),
-			Conditions: &api.Conditions{RouteType: t},
-			Actions:    &api.Actions{RouteAction: api.RouteAction_REJECT},
-		})
-	}
-	if err := g.AddPolicy(ctx, &api.AddPolicyRequest{Policy: p}); err != nil {
-		return fmt.Errorf("add import policy: %w", err)
-	}
-	err := g.AddPolicyAssignment(ctx, &api.AddPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
-		Name: "global", Direction: api.PolicyDirection_IMPORT,
-		Policies: []*api.Policy{p}, DefaultAction: api.RouteAction_ACCEPT,
-	}})
-	if err != nil {
-		return fmt.Errorf("assign import policy: %w", err)
-	}
-	return nil
+	return g, nil
 }
 
 // addNeighbour starts the FSM for c. It is passive: connections come through
@@ -77,12 +50,6 @@ func (g *gobgp) addNeighbour(c *bgp.SessionConfig) error {
 	err := g.AddPeer(context.Background(), &api.AddPeerRequest{Peer: &api.Peer{
 		Conf: &api.PeerConf{
 			NeighborAddress: c.Peer.String(), PeerAsn: c.PeerAS, LocalAsn: c.LocalAS,
-			// A looped path must be seen, because it replaces what the peer
-			// said before (RFC 4271 §9.1.2); the edge's policy refuses it.
-			AllowOwnAsn: 255,
-			// The edge decides what is advertised, also towards an AS that
-			// is in the path.
-			AllowAspathLoopLocal: true,
 		},
 		Transport: &api.Transport{LocalAddress: c.Local.String(), PassiveMode: true},
 		Timers: &api.Timers{Config: &api.TimersConfig{
@@ -101,35 +68,6 @@ func (g *gobgp) deleteNeighbour(c *bgp.SessionConfig) error {
 	return g.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: c.Peer.String()})
 }
 
-// apply changes the table; local is the next hop where the attributes name none.
-func (g *gobgp) apply(u *bgp.Update, local netip.Addr) error {
-	ctx := context.Background()
-	var failed error
-	for _, p := range u.Withdraw {
-		err := g.DeletePath(ctx, &api.DeletePathRequest{TableType: api.TableType_GLOBAL, Path: encodePath(p, nil)})
-		if err != nil {
-			failed = fmt.Errorf("withdraw %s: %w", p, err)
-		}
-	}
-	encoded := make(map[*bgp.Attrs][]*anypb.Any)
-	for _, r := range u.Announce {
-		attrs, ok := encoded[r.Attrs]
-		if !ok {
-			var err error
-			if attrs, err = encodeAttrs(r.Attrs, local); err != nil {
-				failed = err
-				continue
-			}
-			encoded[r.Attrs] = attrs
-		}
-		_, err := g.AddPath(ctx, &api.AddPathRequest{TableType: api.TableType_GLOBAL, Path: encodePath(r.Prefix, attrs)})
-		if err != nil {
-			failed = fmt.Errorf("announce %s: %w", r.Prefix, err)
-		}
-	}
-	return failed
-}
-
 func family(a netip.Addr) *api.Family {
 	if a.Is4() {
 		return &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}
@@ -139,8 +77,7 @@ func family(a netip.Addr) *api.Family {
 
 // pool keeps started servers. StartBgp writes package variables that all other
 // servers read, always with the same values but unlocked; so that this is rare,
-// poolStep servers are started at once (about 120 kB each), before the first
-// session has routes, and used again after a session ends.
+// poolStep servers are started at once (about 120 kB each), and used again after a session ends.
 type pool struct {
 	mu   sync.Mutex
 	idle []*gobgp
@@ -185,12 +122,9 @@ func (p *pool) get(as uint32, id netip.Addr) (*gobgp, error) {
 	return g, setIdentity(g.BgpServer, as, id)
 }
 
-// put empties a server whose neighbour is deleted and takes it back.
+// put takes back a server whose neighbour is deleted.
 func (p *pool) put(g *gobgp) {
 	g.watch.Store(nil)
-	if err := g.DeletePath(context.Background(), &api.DeletePathRequest{TableType: api.TableType_GLOBAL}); err != nil {
-		return // a server we do not understand is not used again
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.idle = append(p.idle, g)

@@ -10,10 +10,8 @@ import (
 
 // logHook is the logger of one BgpServer: it turns the few lines that say why a
 // session moves into calls of the current watch and drops the rest. GoBGP's
-// public events carry the new state but no reason. They are also asynchronous,
-// while "state changed" is logged by the Serve loop before the new state's
-// reader starts, which is when the next message can be peeked at. Tests fail
-// when these lines change.
+// public events carry the new state but no reason. Tests fail when these lines
+// change.
 type logHook struct {
 	watch *atomic.Pointer[watch]
 }
@@ -38,12 +36,8 @@ func (h *logHook) Warn(msg string, f log.Fields) {
 	switch msg {
 	case "sent notification":
 		w.noteSent(notificationOf(f), detail(f))
-	case "received notification":
-		w.noteReceived(notificationOf(f))
 	case "hold timer expired":
 		w.note("hold timer expired: nothing heard from the peer")
-	case "the received Update message was treated as withdraw", "Some attributes were discarded":
-		w.malformed(fmt.Sprintf("malformed UPDATE (RFC 7606): %v", f["Error"]))
 	}
 }
 

@@ -37,12 +37,14 @@ func setMD5(fd int, peer netip.Addr, key string) error {
 	return err
 }
 
-// md5Counts are the segments the kernel of a namespace dropped for TCP-MD5. It
-// sends no error for them, so they are all there is to tell a wrong key by.
+// md5Counts are the segments the kernel of a namespace dropped for TCP-MD5 and
+// TTL security. It sends no error for them, so they are all there is to tell a
+// wrong key by.
 type md5Counts struct {
 	notFound   uint64 // we have a key for the sender, the segment had no signature
 	unexpected uint64 // the segment had a signature, we have no key
 	failure    uint64 // the signature is wrong
+	minTTL     uint64 // it has crossed a router, or was sent with less than 255
 }
 
 // md5Watch follows the counters of one namespace.
@@ -50,6 +52,7 @@ type md5Watch struct {
 	mu      sync.Mutex
 	file    *os.File // /proc/thread-self/net/netstat, which stays that of its namespace
 	now     md5Counts
+	before  md5Counts // as they were before the last of them rose
 	read    time.Time // when now was read
 	changed time.Time // when any of them last rose
 }
@@ -65,7 +68,7 @@ func (w *md5Watch) open() error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.file, w.now, w.read, w.changed = f, md5Counts{}, time.Time{}, time.Time{}
+	w.file, w.now, w.before, w.read, w.changed = f, md5Counts{}, md5Counts{}, time.Time{}, time.Time{}
 	return nil
 }
 
@@ -78,9 +81,9 @@ func (w *md5Watch) close() {
 	}
 }
 
-// sample returns the counters, at most half a second old, and whether one of
-// them rose within md5Fresh.
-func (w *md5Watch) sample(now time.Time) (md5Counts, bool) {
+// sample returns the counters, at most half a second old, as they are and as
+// they were before one of them last rose, and whether that was within md5Fresh.
+func (w *md5Watch) sample(now time.Time) (counts, before md5Counts, fresh bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.file != nil && now.Sub(w.read) > 500*time.Millisecond {
@@ -88,11 +91,11 @@ func (w *md5Watch) sample(now time.Time) (md5Counts, bool) {
 		n, _ := w.file.ReadAt(buf, 0)
 		c := parseNetstat(buf[:n])
 		if c != w.now && !w.read.IsZero() {
-			w.changed = now
+			w.changed, w.before = now, w.now
 		}
 		w.now, w.read = c, now
 	}
-	return w.now, !w.changed.IsZero() && now.Sub(w.changed) < md5Fresh
+	return w.now, w.before, !w.changed.IsZero() && now.Sub(w.changed) < md5Fresh
 }
 
 // parseNetstat reads a line of names and a line of values that begin alike.
@@ -117,6 +120,8 @@ func parseNetstat(b []byte) md5Counts {
 				c.unexpected = v
 			case "TCPMD5Failure":
 				c.failure = v
+			case "TCPMinTTLDrop":
+				c.minTTL = v
 			}
 		}
 		break
@@ -125,20 +130,29 @@ func parseNetstat(b []byte) md5Counts {
 }
 
 // explainMD5 says what the rejections since base mean for a session that is
-// down and has or has no key; "" if nothing. The counters are the namespace's.
-func explainMD5(base, now md5Counts, haveKey bool, othersDown int) string {
+// down and has or has no key, and TTL security or not; "" if nothing. Of several
+// kinds the one that newest differs in from the sample before it counts. The
+// counters are the namespace's.
+func explainMD5(base, before, newest md5Counts, haveKey, ttlSecurity bool, othersDown int) string {
 	var s string
-	switch {
-	case haveKey && now.failure > base.failure:
-		s = fmt.Sprintf("TCP-MD5: the peer's segments fail our sharedKey (TCPMD5Failure +%d): the keys differ", now.failure-base.failure)
-	case haveKey && now.notFound > base.notFound:
-		s = fmt.Sprintf("TCP-MD5: the peer sends no TCP-MD5 (TCPMD5NotFound +%d), but sharedKey is set here", now.notFound-base.notFound)
-	case !haveKey && now.unexpected > base.unexpected:
-		s = fmt.Sprintf("TCP-MD5: the peer uses TCP-MD5 (TCPMD5Unexpected +%d), but no sharedKey is set here", now.unexpected-base.unexpected)
-	default:
-		return ""
+	recent := false
+	for _, r := range []struct {
+		applies         bool
+		base, was, is   uint64
+		before, counter string
+		after           string
+	}{
+		{haveKey, base.failure, before.failure, newest.failure, "TCP-MD5: the peer's segments fail our sharedKey", "TCPMD5Failure", ": the keys differ"},
+		{haveKey, base.notFound, before.notFound, newest.notFound, "TCP-MD5: the peer sends no TCP-MD5", "TCPMD5NotFound", ", but sharedKey is set here"},
+		{!haveKey, base.unexpected, before.unexpected, newest.unexpected, "TCP-MD5: the peer uses TCP-MD5", "TCPMD5Unexpected", ", but no sharedKey is set here"},
+		{ttlSecurity, base.minTTL, before.minTTL, newest.minTTL, "TTL security: the peer's segments arrive with a TTL below 255", "TCPMinTTLDrop",
+			": it is not directly connected, or has no TTL security for us (RFC 5082)"},
+	} {
+		if rose := r.is > r.was; r.applies && r.is > r.base && (s == "" || rose && !recent) {
+			s, recent = fmt.Sprintf("%s (%s +%d)%s", r.before, r.counter, r.is-r.base, r.after), rose
+		}
 	}
-	if othersDown > 0 {
+	if s != "" && othersDown > 0 {
 		s += fmt.Sprintf(" [the namespace's count; %d more of its sessions are down]", othersDown)
 	}
 	return s

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -12,23 +14,51 @@ import (
 	"msee/bgp"
 )
 
-// Message types and sizes of RFC 4271 §4.
+// Message types and sizes of RFC 4271 §4 and RFC 2918.
 const (
 	headerLen  = 19
 	maxMessage = 4096
 
 	typeOpen         = 1
+	typeUpdate       = 2
 	typeNotification = 3
+	typeKeepalive    = 4
+	typeRefresh      = 5
 )
 
 var errBadMessage = errors.New("malformed BGP message")
 
+// errHeader is what is wrong with a message's header (RFC 4271 §6.1).
+type errHeader struct {
+	subcode uint8 // of message header error
+	detail  string
+}
+
+func (e *errHeader) Error() string { return e.detail }
+
 // open is what this package wants to know of an OPEN (RFC 4271 §4.2).
 type open struct {
-	as       uint32 // from the four-octet capability (RFC 6793) if there is one
-	hold     time.Duration
-	id       netip.Addr
-	families []uint32 // AFI<<16 | SAFI (RFC 4760 §8); nil if the capability is absent
+	version    uint8
+	as         uint32 // from the four-octet capability (RFC 6793) if there is one
+	as16       uint16 // of the fixed part
+	fourOctets bool
+	hold       time.Duration
+	id         netip.Addr
+	families   []uint32 // AFI<<16 | SAFI (RFC 4760 §8); nil if the capability is absent
+	restart    *restart // nil: no graceful restart
+}
+
+// restart is the graceful restart capability (RFC 4724 §3).
+type restart struct {
+	restarting bool // the sender has restarted, and waits for nobody's End-of-RIB
+	time       time.Duration
+	families   []restartFamily
+}
+
+// restartFamily is a family whose forwarding state can be preserved, and was.
+type restartFamily struct {
+	family    uint32
+	preserved bool
 }
 
 const (
@@ -39,12 +69,44 @@ const (
 // carries reports whether the sender of the OPEN will exchange that family; a
 // speaker without the multiprotocol capability does IPv4 unicast only.
 func (o *open) carries(family uint32) bool {
-	for _, f := range o.families {
-		if f == family {
-			return true
+	return slices.Contains(o.families, family) || o.families == nil && family == ipv4Unicast
+}
+
+// preserves returns how long the sender asks that its routes of a family are
+// kept if it restarts, 0 if not at all, and whether it says that its
+// forwarding is still that of those routes.
+func (o *open) preserves(family uint32) (time.Duration, bool) {
+	if o == nil || o.restart == nil {
+		return 0, false
+	}
+	for _, f := range o.restart.families {
+		if f.family == family {
+			return o.restart.time, f.preserved
 		}
 	}
-	return o.families == nil && family == ipv4Unicast
+	return 0, false
+}
+
+// readMessage reads the next message into b, which has room for any. An
+// *errHeader says what the peer is to be told.
+func readMessage(r io.Reader, b []byte) ([]byte, error) {
+	if _, err := io.ReadFull(r, b[:headerLen]); err != nil {
+		return nil, err
+	}
+	for _, o := range b[:16] {
+		if o != 0xff {
+			return nil, &errHeader{1, fmt.Sprintf("marker % x", b[:16])}
+		}
+	}
+	n, err := messageLen(b[:headerLen])
+	if err != nil {
+		return nil, &errHeader{2, err.Error()}
+	}
+	if kind := b[18]; kind < typeOpen || kind > typeRefresh {
+		return nil, &errHeader{3, fmt.Sprintf("message of type %d", kind)}
+	}
+	_, err = io.ReadFull(r, b[headerLen:n])
+	return b[:n], err
 }
 
 // messageLen returns the whole length of the message that b begins with, 0 if
@@ -60,16 +122,26 @@ func messageLen(b []byte) (int, error) {
 	return n, nil
 }
 
+// Capability codes (RFC 4760, RFC 2918, RFC 4724, RFC 6793).
+const (
+	capMultiprotocol = 1
+	capRefresh       = 2
+	capRestart       = 64
+	capFourOctets    = 65
+)
+
 // parseOpen decodes a whole OPEN, header included.
 func parseOpen(b []byte) (*open, error) {
 	if len(b) < headerLen+10 || b[18] != typeOpen {
 		return nil, errBadMessage
 	}
 	o := &open{
-		as:   uint32(binary.BigEndian.Uint16(b[20:])),
-		hold: time.Duration(binary.BigEndian.Uint16(b[22:])) * time.Second,
-		id:   netip.AddrFrom4([4]byte(b[24:28])),
+		version: b[19],
+		as16:    binary.BigEndian.Uint16(b[20:]),
+		hold:    time.Duration(binary.BigEndian.Uint16(b[22:])) * time.Second,
+		id:      netip.AddrFrom4([4]byte(b[24:28])),
 	}
+	o.as = uint32(o.as16)
 	params := b[29:]
 	if len(params) != int(b[28]) {
 		return nil, fmt.Errorf("%w: parameters of %d bytes in %d", errBadMessage, b[28], len(params))
@@ -102,14 +174,63 @@ func (o *open) parseCapabilities(c []byte) error {
 		}
 		code, v := c[0], c[2:2+int(c[1])]
 		switch {
-		case code == 1 && len(v) == 4: // multiprotocol: AFI, reserved, SAFI
+		case code == capMultiprotocol && len(v) == 4: // AFI, reserved, SAFI
 			o.families = append(o.families, uint32(binary.BigEndian.Uint16(v))<<16|uint32(v[3]))
-		case code == 65 && len(v) == 4: // four-octet AS
-			o.as = binary.BigEndian.Uint32(v)
+		case code == capFourOctets && len(v) == 4:
+			o.as, o.fourOctets = binary.BigEndian.Uint32(v), true
+		case code == capRestart && len(v) >= 2 && len(v)%4 == 2:
+			o.restart = parseRestart(v)
 		}
 		c = c[2+int(c[1]):]
 	}
 	return nil
+}
+
+// parseRestart reads flags and time, then AFI, SAFI and flags of each family.
+func parseRestart(v []byte) *restart {
+	head := binary.BigEndian.Uint16(v)
+	r := &restart{restarting: head&0x8000 != 0, time: time.Duration(head&0x0fff) * time.Second}
+	for v = v[2:]; len(v) > 0; v = v[4:] {
+		r.families = append(r.families, restartFamily{uint32(binary.BigEndian.Uint16(v))<<16 | uint32(v[2]), v[3]&0x80 != 0})
+	}
+	return r
+}
+
+// maxFamilies is how many families of an OPEN are passed on.
+const maxFamilies = 8
+
+// marshal encodes the OPEN with the capabilities that o knows of, and route
+// refresh.
+func (o *open) marshal() []byte {
+	caps := []byte{capRefresh, 0}
+	for _, f := range o.families[:min(len(o.families), maxFamilies)] {
+		caps = append(caps, capMultiprotocol, 4, byte(f>>24), byte(f>>16), 0, byte(f))
+	}
+	if o.fourOctets {
+		caps = binary.BigEndian.AppendUint32(append(caps, capFourOctets, 4), o.as)
+	}
+	if r := o.restart; r != nil {
+		head := uint16(min(r.time/time.Second, 0x0fff))
+		if r.restarting {
+			head |= 0x8000
+		}
+		caps = binary.BigEndian.AppendUint16(append(caps, capRestart, byte(2+4*len(r.families))), head)
+		for _, f := range r.families {
+			flags := byte(0)
+			if f.preserved {
+				flags = 0x80
+			}
+			caps = append(caps, byte(f.family>>24), byte(f.family>>16), byte(f.family), flags)
+		}
+	}
+	b := append(appendHeader(nil, typeOpen), o.version)
+	b = binary.BigEndian.AppendUint16(b, o.as16)
+	b = binary.BigEndian.AppendUint16(b, uint16(o.hold/time.Second))
+	id := o.id.As4()
+	b = append(append(b, id[:]...), byte(2+len(caps)), 2, byte(len(caps)))
+	b = append(b, caps...)
+	binary.BigEndian.PutUint16(b[16:], uint16(len(b)))
+	return b
 }
 
 // notification is an error code, its subcode and data (RFC 4271 §4.5).
@@ -128,13 +249,10 @@ func parseNotification(b []byte) (notification, error) {
 
 // marshal encodes the whole message.
 func (n notification) marshal() []byte {
-	b := make([]byte, headerLen, headerLen+2+len(n.data))
-	for i := range 16 {
-		b[i] = 0xff
-	}
-	binary.BigEndian.PutUint16(b[16:], uint16(headerLen+2+len(n.data)))
-	b[18] = typeNotification
-	return append(append(b, n.code, n.subcode), n.data...)
+	b := append(appendHeader(nil, typeNotification), n.code, n.subcode)
+	b = append(b, n.data...)
+	binary.BigEndian.PutUint16(b[16:], uint16(len(b)))
+	return b
 }
 
 // NOTIFICATIONs this package sends itself (RFC 4486, RFC 4271 §6.2, §6.8).

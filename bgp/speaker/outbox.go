@@ -21,9 +21,12 @@ type outbox struct {
 
 // news is what is pending of one session, in the order in which it is told.
 type news struct {
+	// before are changes from before it went down, if its routes are retained:
+	// what was withdrawn must not be kept as stale.
+	before queue[*bgp.Attrs]
 	down   *bgp.SessionStatus // it left Established
 	status *bgp.SessionStatus
-	routes map[netip.Prefix]*bgp.Attrs // nil: withdrawn
+	routes queue[*bgp.Attrs] // nil: withdrawn
 	eor    bool
 }
 
@@ -67,7 +70,15 @@ func (o *outbox) status(s bgp.SessionStatus) {
 		n.status = &s
 		return
 	}
-	n.routes, n.eor = nil, false
+	switch {
+	case s.Retain == 0:
+		n.before = queue[*bgp.Attrs]{}
+	case n.down == nil && n.status == nil:
+		n.before = n.routes
+	case n.down != nil && n.down.Retain == 0:
+		s.Retain = 0 // of a life of which the reader has heard nothing
+	}
+	n.routes, n.eor = queue[*bgp.Attrs]{}, false
 	n.down, n.status = &s, nil
 }
 
@@ -78,14 +89,11 @@ func (o *outbox) update(u *bgp.Update) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := o.newsLocked(u.Session)
-	if n.routes == nil {
-		n.routes = make(map[netip.Prefix]*bgp.Attrs, len(u.Announce)+len(u.Withdraw))
-	}
 	for _, p := range u.Withdraw {
-		n.routes[p] = nil
+		n.routes.set(p, nil)
 	}
 	for _, r := range u.Announce {
-		n.routes[r.Prefix] = r.Attrs
+		n.routes.set(r.Prefix, r.Attrs)
 	}
 }
 
@@ -121,11 +129,13 @@ func (o *outbox) pop() (bgp.Event, bool) {
 }
 
 func (n *news) empty() bool {
-	return n.down == nil && n.status == nil && len(n.routes) == 0 && !n.eor
+	return n.before.len() == 0 && n.down == nil && n.status == nil && n.routes.len() == 0 && !n.eor
 }
 
 func (n *news) pop(session string) bgp.Event {
 	switch {
+	case n.before.len() > 0:
+		return bgp.Event{Update: takeRoutes(session, &n.before)}
 	case n.down != nil:
 		s := n.down
 		n.down = nil
@@ -134,29 +144,23 @@ func (n *news) pop(session string) bgp.Event {
 		s := n.status
 		n.status = nil
 		return bgp.Event{Status: s}
-	case len(n.routes) > 0:
-		return bgp.Event{Update: takeRoutes(session, n.routes)}
+	case n.routes.len() > 0:
+		return bgp.Event{Update: takeRoutes(session, &n.routes)}
 	default:
 		n.eor = false
 		return bgp.Event{EndOfRIB: session}
 	}
 }
 
-// takeRoutes moves up to maxRoutes changes out of m.
-func takeRoutes(session string, m map[netip.Prefix]*bgp.Attrs) *bgp.Update {
+// takeRoutes moves up to maxRoutes changes out of q.
+func takeRoutes(session string, q *queue[*bgp.Attrs]) *bgp.Update {
 	u := &bgp.Update{Session: session}
-	left := maxRoutes
-	for p, a := range m {
-		if left == 0 {
-			break
-		}
-		left--
-		delete(m, p)
+	q.take(maxRoutes, func(p netip.Prefix, a *bgp.Attrs) {
 		if a == nil {
 			u.Withdraw = append(u.Withdraw, p)
 		} else {
 			u.Announce = append(u.Announce, bgp.Route{Prefix: p, Attrs: a})
 		}
-	}
+	})
 	return u
 }

@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"msee/bgp"
 )
@@ -43,11 +45,31 @@ type process struct {
 	vrfs     map[string]*vrf
 	sessions map[string]*session
 	holds    map[string][]bgp.Hold // by session, known or not yet
+	reborn   bool
+	told     chan struct{} // closed when the edge has told all there is to advertise
+	pongs    chan pong
+
+	mu      sync.Mutex // of sessions, which the one that answers pings looks at too
+	obeying busy       // a command
+}
+
+// busy measures how long somebody has been at one thing.
+type busy struct{ since atomic.Int64 }
+
+func (b *busy) begin() { b.since.Store(time.Now().UnixNano()) }
+func (b *busy) end()   { b.since.Store(0) }
+
+func (b *busy) now() time.Duration {
+	since := b.since.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Duration(time.Now().UnixNano() - since)
 }
 
 func serve(conn net.Conn, log *slog.Logger) error {
 	p := &process{log: log, out: newOutbox(), vrfs: make(map[string]*vrf), sessions: make(map[string]*session),
-		holds: make(map[string][]bgp.Hold)}
+		holds: make(map[string][]bgp.Hold), told: make(chan struct{}), pongs: make(chan pong, 1)}
 	ended := make(chan struct{})
 	var writing sync.WaitGroup
 	writing.Go(func() {
@@ -65,33 +87,75 @@ func serve(conn net.Conn, log *slog.Logger) error {
 	return nil
 }
 
+// maxWaiting is how many commands may wait for one that takes its time.
+const maxWaiting = 64
+
+// obey reads commands and answers pings, while another goroutine does the work.
 func (p *process) obey(conn net.Conn) error {
+	commands := make(chan command, maxWaiting)
+	var working sync.WaitGroup
+	working.Go(func() {
+		for c := range commands {
+			p.obeying.begin()
+			p.execute(&c)
+			p.obeying.end()
+		}
+	})
+	defer working.Wait()
+	defer close(commands)
 	dec := newDecoder(conn)
 	for {
 		var c command
 		if err := dec.decode(&c); err != nil {
 			return err
 		}
-		if h := c.Holds; h != nil {
-			p.hold(h)
-		}
-		if c.Configure {
-			p.configure(c.Sessions)
-		}
-		if c.Reset != nil {
-			if s := p.sessions[c.Reset.Session]; s != nil {
-				s.reset(c.Reset.Why)
-			}
-		}
-		if c.Routes == nil {
+		if c.Ping != 0 {
+			p.answer(c.Ping)
 			continue
 		}
-		u, err := c.Routes.unpack()
-		if err != nil {
-			return err
+		commands <- c
+	}
+}
+
+// answer says that the process lives, and who in it may not.
+func (p *process) answer(ping uint64) {
+	a := pong{Ping: ping, Busy: p.obeying.now(), With: "a command"}
+	p.mu.Lock()
+	for name, s := range p.sessions {
+		if b := s.busy.now(); b > a.Busy {
+			a.Busy, a.With = b, "session "+name
 		}
-		if s := p.sessions[u.Session]; s != nil {
-			s.advertise(u)
+	}
+	p.mu.Unlock()
+	select {
+	case p.pongs <- a:
+	default: // the one before is not out yet
+	}
+}
+
+func (p *process) execute(c *command) {
+	p.reborn = p.reborn || c.Reborn
+	if h := c.Holds; h != nil {
+		p.hold(h)
+	}
+	if c.Configure {
+		p.configure(c.Sessions)
+	}
+	if c.Reset != nil {
+		if s := p.sessions[c.Reset.Session]; s != nil {
+			s.reset(c.Reset.Why)
+		}
+	}
+	if c.Routes != nil {
+		if s := p.sessions[c.Routes.Session]; s != nil {
+			s.advertise(c.Routes.unpack())
+		}
+	}
+	if c.Told {
+		select {
+		case <-p.told:
+		default:
+			close(p.told)
 		}
 	}
 }
@@ -105,15 +169,18 @@ func (p *process) hold(h *holds) {
 	}
 }
 
-// configure makes wanted the running sessions. Those that stay as they are
-// notice nothing; those that change start anew with their routes.
+// configure makes wanted the running sessions. Those that stay as they are, but
+// for their TCP-MD5 key, notice nothing; those that change start anew with their
+// routes.
 func (p *process) configure(wanted []bgp.SessionConfig) {
 	old := make(map[string]*session)
 	var start []bgp.SessionConfig
 	next := make(map[string]*session)
 	for _, c := range wanted {
-		if s := p.sessions[c.Name]; s != nil && s.cfg == c {
-			next[c.Name] = s
+		if s := p.sessions[c.Name]; s != nil && s.same(&c) {
+			if next[c.Name] = s; s.keyNow() != c.Key {
+				s.setKey(c.Key)
+			}
 		} else {
 			start = append(start, c)
 		}
@@ -127,13 +194,15 @@ func (p *process) configure(wanted []bgp.SessionConfig) {
 		stopping.Go(func() { s.stop(p.farewell(s, wanted)) })
 	}
 	stopping.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.sessions = next
 	p.reserve(start)
 	for _, c := range start {
 		if p.sessions[c.Name] != nil {
 			continue // a name given twice
 		}
-		s := newSession(c, p.vrf(c.Namespace), p.out, p.log, old[c.Name])
+		s := newSession(c, p.vrf(c.Namespace), p, old[c.Name])
 		s.setHolds(p.holds[c.Name])
 		p.sessions[c.Name] = s
 		s.start()
@@ -181,10 +250,22 @@ func (p *process) vrf(name string) *vrf {
 func (p *process) report(conn net.Conn, ended <-chan struct{}) {
 	enc := gob.NewEncoder(conn)
 	for {
+		select {
+		case a := <-p.pongs: // before routes, of which there may be many
+			if enc.Encode(&report{Pong: &a}) != nil {
+				return
+			}
+		default:
+		}
 		e, ok := p.out.pop()
 		if !ok {
 			select {
 			case <-p.out.ready:
+				continue
+			case a := <-p.pongs:
+				if enc.Encode(&report{Pong: &a}) != nil {
+					return
+				}
 				continue
 			case <-ended:
 				return

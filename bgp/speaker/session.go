@@ -21,9 +21,7 @@ const (
 	idleHold     = time.Second      // after a failure, before the next try
 	openTimeout  = 20 * time.Second // from a connection to Established
 	retryListen  = 2 * time.Second
-	noticeWait   = 50 * time.Millisecond // for a last NOTIFICATION to be written
 	maxInbox     = 64
-	syncAtOnce   = 512 // routes written between two looks at the inbox
 	firstDialMin = 200 * time.Millisecond
 	firstDialMax = time.Second
 	redialMin    = 2 * time.Second
@@ -33,39 +31,50 @@ const (
 func jitter(lo, hi time.Duration) time.Duration { return lo + rand.N(hi-lo) }
 
 // session runs one configured session: it finds connections for GoBGP's FSM,
-// keeps GoBGP's table equal to the Adj-RIB-Out and reports to out.
+// advertises the Adj-RIB-Out and reports to out.
 //
 // One goroutine, run, makes every call into GoBGP and owns the fields after
 // "run's own". What other goroutines want of it they post. No call into GoBGP
 // is made with mu held: GoBGP logs with its own locks held, and what it logs
 // takes mu.
 type session struct {
-	cfg bgp.SessionConfig
+	cfg bgp.SessionConfig // but for its Key, which is key
 	vrf *vrf
 	out *outbox
 	log *slog.Logger
+	// told is closed when the edge has told this process all that there was to
+	// advertise.
+	told <-chan struct{}
+	// reborn says that this process follows one that died, while forwarding
+	// went on.
+	reborn bool
 
 	wake   chan struct{}
 	cancel context.CancelFunc
 	done   chan struct{}
 	up     atomic.Bool
+	busy   busy // run, at one turn
 
-	mu       sync.Mutex
-	inbox    []func()
-	cease    notification // what run says to the peer when it ends
-	watch    *watch       // the one whose news count; nil between two neighbours
-	cur      *conn        // what GoBGP has
-	status   bgp.SessionStatus
-	sent     bgp.SessionStatus // last told
-	note     string            // why the session is about to move
-	last     string            // why it is not up, or why it last went down
-	lastDown string            // why it last left Established
-	md5      string            // what TCP-MD5 has to do with it
-	base     md5Counts         // when it went down
-	rebase   bool              // base is to be taken
-	routes   map[netip.Prefix]*bgp.Attrs
-	dirty    map[netip.Prefix]struct{}
-	holds    []bgp.Hold // as the edge wants them
+	mu        sync.Mutex
+	inbox     []func()
+	cease     notification // what run says to the peer when it ends
+	watch     *watch       // the one whose news count; nil between two neighbours
+	cur       *conn        // what GoBGP has
+	status    bgp.SessionStatus
+	sent      bgp.SessionStatus           // last told
+	note      string                      // why the session is about to move
+	last      string                      // why it is not up, or why it last went down
+	lastDown  string                      // why it last left Established
+	md5       string                      // what TCP-MD5 has to do with it
+	base      md5Counts                   // when it went down
+	rebase    bool                        // base is to be taken
+	malformed int                         // UPDATEs treated as withdrawals
+	routes    map[netip.Prefix]*bgp.Attrs // Adj-RIB-Out
+	dirty     *queue[struct{}]            // what of it cur has not been told
+	holds     []bgp.Hold                  // as the edge wants them
+	lived     bool                        // it was Established, in this process
+	key       string                      // TCP-MD5, may change any time
+	rekeyed   bool                        // it did while Established, and nothing was heard since
 
 	// run's own
 	held       []bgp.Hold // as they are obeyed; while there are any, there is no neighbour
@@ -79,21 +88,19 @@ type session struct {
 	running    sync.WaitGroup // the dial
 }
 
-// newSession makes a session; start runs it. old is the one it takes the place
-// of, already stopped, or nil.
-func newSession(cfg bgp.SessionConfig, v *vrf, out *outbox, log *slog.Logger, old *session) *session {
+// newSession makes a session of p; start runs it. old is the one it takes the
+// place of, already stopped, or nil.
+func newSession(cfg bgp.SessionConfig, v *vrf, p *process, old *session) *session {
 	s := &session{
-		cfg: cfg, vrf: v, out: out, log: log.With("session", cfg.Name),
+		cfg: cfg, vrf: v, out: p.out, log: p.log.With("session", cfg.Name), told: p.told, reborn: p.reborn,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
-		routes: make(map[netip.Prefix]*bgp.Attrs), dirty: make(map[netip.Prefix]struct{}),
-		cease: ceaseShutdown, rebase: true,
+		routes: make(map[netip.Prefix]*bgp.Attrs), dirty: new(queue[struct{}]),
+		cease: ceaseShutdown, rebase: true, key: cfg.Key,
 	}
 	s.status = bgp.SessionStatus{Session: cfg.Name, State: bgp.StateIdle, Since: time.Now()}
 	if old != nil {
 		s.routes, s.status.Flaps, s.lastDown, s.last = old.routes, old.status.Flaps, old.lastDown, old.last
-		for p := range s.routes {
-			s.dirty[p] = struct{}{}
-		}
+		s.lived = old.lived
 	}
 	return s
 }
@@ -132,26 +139,11 @@ func (s *session) wakeUp() {
 	}
 }
 
-// advertise changes the Adj-RIB-Out.
-func (s *session) advertise(u *bgp.Update) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range u.Withdraw {
-		delete(s.routes, p)
-		s.dirty[p] = struct{}{}
-	}
-	for _, r := range u.Announce {
-		s.routes[r.Prefix] = r.Attrs
-		s.dirty[r.Prefix] = struct{}{}
-	}
-	s.wakeUp()
-}
-
 // offer gives the session a new connection.
 func (s *session) offer(c *conn) {
 	if !s.cfg.Enabled || !s.post(func() { s.take(c) }) {
 		c.SetLinger(0)
-		c.Close()
+		c.close()
 	}
 }
 
@@ -187,6 +179,7 @@ func (s *session) obeyHolds() {
 		s.idleUntil, s.nextDial = time.Time{}, time.Now().Add(jitter(0, firstDialMin))
 	case len(was) == 0:
 		s.restart(ceaseOf(hs[0]), hs[0].Why, 0)
+		s.void()
 		s.setState(bgp.StateIdle, hs[0].Why)
 	default:
 		s.explain(hs[0].Why)
@@ -212,18 +205,24 @@ func (s *session) run(ctx context.Context) {
 		case <-s.wake:
 		case <-timer.C:
 		}
+		s.busy.begin()
 		s.obeyHolds()
 		for _, fn := range s.takeInbox() {
 			fn()
-		}
-		if more := s.syncRoutes(); more {
-			s.wakeUp()
 		}
 		if !s.up.Load() {
 			s.advance(ctx, time.Now())
 			timer.Reset(tick)
 		}
+		s.busy.end()
 	}
+}
+
+// same reports whether c differs from what the session runs by at most its key.
+func (s *session) same(c *bgp.SessionConfig) bool {
+	x := *c
+	x.Key = s.cfg.Key
+	return x == s.cfg
 }
 
 func (s *session) takeInbox() []func() {
@@ -289,25 +288,18 @@ func (s *session) hasNeighbour() bool {
 
 // addNeighbour starts a fresh FSM and a fresh watch for it.
 func (s *session) addNeighbour() {
-	ctx, cancel := context.WithCancel(context.Background())
-	w := &watch{s: s, cancel: cancel}
+	w := &watch{s: s}
 	s.mu.Lock()
 	s.watch, s.note = w, ""
 	s.mu.Unlock()
 	s.bgp.watch.Store(w)
-	err := w.begin(ctx, s.bgp)
-	if err == nil {
-		err = s.bgp.addNeighbour(&s.cfg)
-	}
-	if err != nil {
+	if err := s.bgp.addNeighbour(&s.cfg); err != nil {
 		s.log.Error("start BGP session", "err", err)
 		s.setState(bgp.StateIdle, err.Error())
 	}
 }
 
-// deleteNeighbour says n to the peer and ends the FSM now. The order matters:
-// GoBGP's loop waits for the FSM's goroutines, and a full socket would hold
-// those for the hold time if it were not closed.
+// deleteNeighbour says n to the peer and ends the FSM now.
 func (s *session) deleteNeighbour(n notification) {
 	s.mu.Lock()
 	w, c := s.watch, s.cur
@@ -318,18 +310,11 @@ func (s *session) deleteNeighbour(n notification) {
 	}
 	s.bgp.watch.Store(nil)
 	if c != nil {
-		c.SetWriteDeadline(time.Now().Add(noticeWait))
-		if _, err := c.Write(n.marshal()); err != nil {
-			c.SetLinger(0)
-		}
+		c.farewell(n)
 	}
 	if err := s.bgp.deleteNeighbour(&s.cfg); err != nil {
 		s.log.Warn("end BGP session", "err", err)
 	}
-	if c != nil {
-		c.Close()
-	}
-	w.cancel()
 }
 
 // restart ends what there is and begins anew after hold, unless it is held. why replaces the
@@ -364,7 +349,7 @@ func (s *session) end() {
 	}
 	s.leftEstablished("ended here with " + n.String())
 	if s.spare != nil {
-		farewell(s.spare, n)
+		s.spare.farewell(n)
 		s.spare = nil
 	}
 	s.running.Wait()
@@ -373,29 +358,51 @@ func (s *session) end() {
 	}
 }
 
-// syncRoutes writes some of what changed in the Adj-RIB-Out into GoBGP's table
-// and reports whether more is left.
-func (s *session) syncRoutes() bool {
-	if s.bgp == nil {
-		return false
+// restartTime is how long peers are asked to keep our routes.
+const restartTime = 120 * time.Second
+
+// ourOpen adds to GoBGP's OPEN what it is not told of. Forwarding outlives the
+// speaker and every session, so it is always preserved, but not from before the
+// device started.
+func (s *session) ourOpen(o *open) *open {
+	if !s.cfg.GracefulRestart {
+		return o
 	}
 	s.mu.Lock()
-	u := bgp.Update{}
-	for p := range s.dirty {
-		if len(u.Announce)+len(u.Withdraw) == syncAtOnce {
-			break
-		}
-		delete(s.dirty, p)
-		if a := s.routes[p]; a != nil {
-			u.Announce = append(u.Announce, bgp.Route{Prefix: p, Attrs: a})
-		} else {
-			u.Withdraw = append(u.Withdraw, p)
-		}
+	defer s.mu.Unlock()
+	family, _ := s.family()
+	o.restart = &restart{
+		restarting: s.reborn && !s.lived, time: restartTime,
+		families: []restartFamily{{family, s.reborn || s.lived}},
 	}
-	more := len(s.dirty) > 0
+	return o
+}
+
+// setKey changes the TCP-MD5 key without ending the session: if the peer does
+// the same before either's hold time is over, TCP repeats what was lost between.
+func (s *session) setKey(key string) {
+	s.mu.Lock()
+	s.key = key
+	cur := s.cur
+	s.rekeyed = s.status.State == bgp.StateEstablished
 	s.mu.Unlock()
-	if err := s.bgp.apply(&u, s.cfg.Local); err != nil {
-		s.log.Error("advertise", "err", err)
+	if err := s.vrf.rekey(s); err != nil {
+		s.log.Warn("change the TCP-MD5 key", "err", err)
 	}
-	return more
+	if cur == nil {
+		return
+	}
+	raw, err := cur.SyscallConn()
+	if err == nil {
+		err = control(raw, func(fd int) error { return setMD5(fd, s.cfg.Peer, key) })
+	}
+	if err != nil { // the connection is closed, or cannot change
+		cur.close()
+	}
+}
+
+func (s *session) keyNow() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.key
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"msee/bgp"
 	"msee/netns"
 )
 
@@ -72,7 +73,7 @@ func (v *vrf) ensure() error {
 	}
 	v.inode = ino
 	for e, s := range v.sessions {
-		if err := v.setKeyLocked(e, s.cfg.Key); err != nil {
+		if err := v.setKeyLocked(e, s.keyNow()); err != nil {
 			v.closeLocked()
 			return err
 		}
@@ -97,7 +98,9 @@ func inode(name string) (uint64, error) {
 // listen must run on a thread inside the namespace.
 func listen(network string) (*net.TCPListener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return control(c, func(fd int) error { return setTTL(fd, network == "tcp6") })
+		// A peer with TTL security wants 255 in the SYN-ACK already; the
+		// connection gets what its session has.
+		return control(c, func(fd int) error { return setTTL(fd, network == "tcp6", ttlSecurity) })
 	}}
 	lc.SetMultipathTCP(false) // an MPTCP socket has no TCP-MD5
 	address := "0.0.0.0:179"
@@ -123,13 +126,34 @@ func control(c syscall.RawConn, fn func(fd int) error) error {
 	return err
 }
 
-// setTTL makes what the socket sends die behind the link, as routers do for a
-// directly connected eBGP peer.
-func setTTL(fd int, v6 bool) error {
+// What a socket sends dies behind the link, as with any router and a directly
+// connected eBGP peer; or, with TTL security (RFC 5082 §3), is sent with the most
+// there is, and so must what is received have been.
+const (
+	ttlLink     = 1
+	ttlSecurity = 255
+)
+
+func setTTL(fd int, v6 bool, ttl int) error {
 	if v6 {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, 1)
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, ttl)
 	}
-	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, 1)
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, ttl)
+}
+
+// setHops sets the TTL of a session's connection and, with TTL security, the
+// least it takes.
+func setHops(fd int, c *bgp.SessionConfig) error {
+	if !c.TTLSecurity {
+		return setTTL(fd, c.Peer.Is6(), ttlLink)
+	}
+	if err := setTTL(fd, c.Peer.Is6(), ttlSecurity); err != nil {
+		return err
+	}
+	if c.Peer.Is6() {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, ttlSecurity)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MINTTL, ttlSecurity)
 }
 
 // join makes the listeners know s. It fails if another session has the same
@@ -145,7 +169,18 @@ func (v *vrf) join(s *session) error {
 	if v.listeners[0] == nil {
 		return nil
 	}
-	return v.setKeyLocked(e, s.cfg.Key)
+	return v.setKeyLocked(e, s.keyNow())
+}
+
+// rekey puts the key of s on the listener.
+func (v *vrf) rekey(s *session) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	e := endpoints{s.cfg.Local, s.cfg.Peer}
+	if v.listeners[0] == nil || v.sessions[e] != s {
+		return nil // it will when it joins
+	}
+	return v.setKeyLocked(e, s.keyNow())
 }
 
 // leave forgets s and its key; the last one closes the listeners.
@@ -170,7 +205,7 @@ func (v *vrf) othersDown(s *session) int {
 	defer v.mu.Unlock()
 	n := 0
 	for _, o := range v.sessions {
-		if o != s && !o.up.Load() && (o.cfg.Key == "") == (s.cfg.Key == "") {
+		if o != s && !o.up.Load() && (o.keyNow() == "") == (s.keyNow() == "") {
 			n++
 		}
 	}
@@ -180,7 +215,7 @@ func (v *vrf) othersDown(s *session) int {
 // keyInUseLocked: the kernel has one key per peer address, whatever our own.
 func (v *vrf) keyInUseLocked(peer netip.Addr) bool {
 	for e, s := range v.sessions {
-		if e.peer == peer && s.cfg.Key != "" {
+		if e.peer == peer && s.keyNow() != "" {
 			return true
 		}
 	}
@@ -223,13 +258,22 @@ func (v *vrf) acceptFrom(l *net.TCPListener) {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
-		if s := v.find(c); s != nil {
-			s.offer(newConn(c, false))
+		if s := v.find(c); s != nil && s.admit(c) {
+			s.offer(newConn(s, c, false))
 		} else {
 			c.SetLinger(0)
 			c.Close()
 		}
 	}
+}
+
+// admit prepares a connection that was accepted for s.
+func (s *session) admit(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = control(raw, func(fd int) error { return setHops(fd, &s.cfg) })
+	}
+	return err == nil
 }
 
 // find returns the session that c belongs to, or nil. Refusals are logged at
@@ -266,7 +310,7 @@ func (v *vrf) dial(ctx context.Context, s *session) (*net.TCPConn, error) {
 		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.Local, 0)),
 		Timeout:   dialTimeout,
 		Control: func(_, _ string, raw syscall.RawConn) error {
-			return control(raw, func(fd int) error { return prepareDial(fd, c.Peer, c.Key, c.Hold) })
+			return control(raw, func(fd int) error { return prepareDial(fd, c, s.keyNow()) })
 		},
 	}
 	d.SetMultipathTCP(false)
@@ -283,19 +327,19 @@ func (v *vrf) dial(ctx context.Context, s *session) (*net.TCPConn, error) {
 
 // prepareDial sets what must be set before the SYN leaves. Unacknowledged data
 // fails the connection after the hold time, when the peer has given it up too.
-func prepareDial(fd int, peer netip.Addr, key string, hold time.Duration) error {
-	if err := setTTL(fd, peer.Is6()); err != nil {
+func prepareDial(fd int, c *bgp.SessionConfig, key string) error {
+	if err := setHops(fd, c); err != nil {
 		return err
 	}
-	if hold > 0 {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(hold.Milliseconds())); err != nil {
+	if c.Hold > 0 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(c.Hold.Milliseconds())); err != nil {
 			return err
 		}
 	}
 	if key == "" {
 		return nil
 	}
-	return setMD5(fd, peer, key)
+	return setMD5(fd, c.Peer, key)
 }
 
 // explainDial says what a failed dial means to the operator.

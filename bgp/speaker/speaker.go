@@ -1,23 +1,21 @@
 // Package speaker is the BGP speaker, a process of its own (`msee speaker`),
 // and the edge's handle of it.
 //
-// GoBGP v3.37 does the finite state machine and the codec; routes are the
-// edge's business. GoBGP has known crash shapes on malformed input, hence the
-// process: forwarding must not share them.
+// GoBGP v3.37 runs the sessions' state machines: OPEN, timers, NOTIFICATIONs.
+// Routes are the edge's business, and messages are read and written here: GoBGP
+// has known crash shapes on malformed input, so it reads nothing that was not
+// checked (relay.go), and no UPDATE at all. What may be left of them is the
+// reason for the process: forwarding must not share them.
 //
-// There is one BgpServer per session, not one per VRF. Its table is exactly
-// that session's Adj-RIB-Out: the edge puts every path into it, and an import
-// policy keeps received ones out, which are watched before policy instead. So
-// the edge decides every path and attribute that leaves, nothing received can
-// be sent on behind its back, two subinterfaces of a VRF may have peers with
-// the same address (GoBGP finds a peer by its address alone), and a session
-// whose socket is stuck stalls only its own server. The price is about 120 kB
-// and ten goroutines per session.
+// There is one BgpServer per session, not one per VRF: two subinterfaces of a
+// VRF may have peers with the same address (GoBGP finds a peer by its address
+// alone), and a session whose socket is stuck stalls only its own server. The
+// price is about 120 kB and ten goroutines per session.
 //
 // GoBGP opens no socket. Listening and dialling happen here, on threads inside
-// the VRF's namespace, with TCP-MD5, and the connections are handed over
-// (accept.go). Because the sockets are ours, a session can be ended at once
-// even if its peer reads nothing.
+// the VRF's namespace, with TCP-MD5, and GoBGP is handed the far end of a
+// loopback connection to the relay (loopback.go, accept.go). Because the sockets
+// are ours, a session can be ended at once even if its peer reads nothing.
 //
 // The flow, top to bottom:
 //
@@ -25,15 +23,18 @@
 //  2. commands cross the socket                    wire.go
 //  3. the process starts and stops sessions        process.go
 //  4. a session finds a connection                 session.go, connection.go, sockets.go, md5.go
-//  5. GoBGP speaks on it                           gobgp.go, accept.go
-//  6. what it says and hears is watched            status.go, loghook.go, peek.go, message.go
-//  7. reports cross the socket                     attrs.go, outbox.go
-//  8. the edge reads Events                        speaker.go
+//  5. GoBGP speaks on it through a relay           relay.go, loopback.go, gobgp.go, accept.go
+//  6. messages are decoded and encoded             message.go, update.go, encode.go, advertise.go
+//  7. what moves a session is put in words         status.go, loghook.go
+//  8. reports cross the socket                     outbox.go
+//  9. the edge reads Events                        speaker.go
 package speaker
 
 import (
 	"context"
 	"encoding/gob"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -69,10 +70,26 @@ type Speaker struct {
 	routes    map[string]map[netip.Prefix]*bgp.Attrs // Adj-RIB-Outs
 	configure bool                                   // sessions changed
 	resets    []reset
-	holds     map[string][]bgp.Hold                // by session
-	held      map[string]struct{}                  // whose holds changed
-	dirty     map[string]map[netip.Prefix]struct{} // of routes
+	holds     map[string][]bgp.Hold       // by session
+	held      map[string]struct{}         // whose holds changed
+	dirty     map[string]*queue[struct{}] // of routes
+	reborn    bool                        // the process follows one that died
+	untold    bool                        // it has not been told all of routes yet
+	ping      uint64                      // to be sent, 0 if none
+	pinged    uint64                      // the last that was
+	silent    int                         // pings since the last pong
+	hung      string                      // why the process is taken for hung
 }
+
+// A process that leaves so many pings unanswered, or is at one thing for
+// hungAfter, hangs: it is killed, and another one started, before peers with the
+// shortest hold time, 10 s and a keepalive of 3 s, notice. Pings are counted
+// rather than timed, as a machine that stands still delays both sides.
+const (
+	pingEvery  = 500 * time.Millisecond
+	maxSilence = 8
+	hungAfter  = 30 * time.Second
+)
 
 // Start runs argv, a program that calls Inherited and Main, until ctx ends.
 func Start(ctx context.Context, argv []string, log *slog.Logger) *Speaker {
@@ -91,7 +108,7 @@ func start(ctx context.Context, log *slog.Logger, launch func() (*child, error))
 		events: make(chan bgp.Event), wake: make(chan struct{}, 1), done: make(chan struct{}),
 		sessions: make(map[string]bgp.SessionConfig),
 		routes:   make(map[string]map[netip.Prefix]*bgp.Attrs),
-		dirty:    make(map[string]map[netip.Prefix]struct{}),
+		dirty:    make(map[string]*queue[struct{}]),
 		holds:    make(map[string][]bgp.Hold),
 		held:     make(map[string]struct{}),
 	}
@@ -118,7 +135,8 @@ func (s *Speaker) Events() <-chan bgp.Event { return s.events }
 func (s *Speaker) Wait() { <-s.done }
 
 // Configure sets the whole list of wanted sessions. Sessions whose entry is as
-// before are not disturbed; one whose entry changed in any way is reset. The
+// before are not disturbed, nor are those that have only another Key: it is
+// changed in place. One whose entry changed in any other way is reset. The
 // Adj-RIB-Outs and holds of sessions no longer listed are forgotten.
 func (s *Speaker) Configure(sessions []bgp.SessionConfig) {
 	s.mu.Lock()
@@ -164,19 +182,19 @@ func (s *Speaker) Advertise(u bgp.Update) {
 		s.routes[u.Session] = routes
 	}
 	if dirty == nil {
-		dirty = make(map[netip.Prefix]struct{})
+		dirty = new(queue[struct{}])
 		s.dirty[u.Session] = dirty
 	}
 	for _, p := range u.Withdraw {
 		if _, ok := routes[p]; ok {
 			delete(routes, p)
-			dirty[p] = struct{}{}
+			dirty.set(p, struct{}{})
 		}
 	}
 	for _, r := range u.Announce {
 		if old := routes[r.Prefix]; r.Attrs != nil && (old == nil || !equal(old, r.Attrs)) {
 			routes[r.Prefix] = r.Attrs
-			dirty[r.Prefix] = struct{}{}
+			dirty.set(r.Prefix, struct{}{})
 		}
 	}
 	s.wakeUp()
@@ -280,7 +298,7 @@ func (s *Speaker) supervise(ctx context.Context) {
 			if !first {
 				s.in.restart()
 			}
-			err = s.attend(ctx, c)
+			err = s.attend(ctx, c, !first)
 		}
 		if ctx.Err() != nil {
 			return
@@ -307,8 +325,8 @@ func (s *Speaker) allDown(why string) {
 }
 
 // attend serves one process until it ends or ctx does, and says why it ended.
-func (s *Speaker) attend(ctx context.Context, c *child) error {
-	s.markAll()
+func (s *Speaker) attend(ctx context.Context, c *child, reborn bool) error {
+	s.markAll(reborn)
 	gone := make(chan struct{})
 	var writing sync.WaitGroup
 	writing.Go(func() {
@@ -316,23 +334,67 @@ func (s *Speaker) attend(ctx context.Context, c *child) error {
 			c.conn.Close()
 		}
 	})
+	writing.Go(func() { s.watchOver(c, gone) })
 	stop := context.AfterFunc(ctx, func() { c.conn.Close() })
 	readErr := s.listen(c.conn)
 	stop()
 	close(gone)
 	err := c.end()
 	writing.Wait()
-	if err == nil {
-		err = readErr
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.hung != "":
+		return errors.New(s.hung)
+	case err == nil:
+		return readErr
 	}
 	return err
 }
 
+// watchOver kills a process that hangs.
+func (s *Speaker) watchOver(c *child, gone <-chan struct{}) {
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-gone:
+			return
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		s.pinged++
+		s.ping = s.pinged
+		s.silent++
+		if s.silent > maxSilence && s.hung == "" {
+			s.hung = fmt.Sprintf("it hangs: %d pings unanswered", maxSilence)
+		}
+		hung := s.hung != ""
+		s.wakeUp()
+		s.mu.Unlock()
+		if hung {
+			c.kill()
+			return
+		}
+	}
+}
+
+// answered takes a pong.
+func (s *Speaker) answered(p *pong) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent = 0
+	if p.Busy > hungAfter && s.hung == "" {
+		s.hung = fmt.Sprintf("it hangs: busy with %s for %v", p.With, p.Busy.Round(time.Second))
+	}
+}
+
 // markAll makes everything wanted news for a new process.
-func (s *Speaker) markAll() {
+func (s *Speaker) markAll(reborn bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.configure, s.resets = true, nil
+	s.reborn, s.untold, s.ping, s.silent, s.hung = reborn, true, 0, 0, ""
 	for name, routes := range s.routes {
 		s.dirty[name] = keys(routes)
 	}
@@ -342,12 +404,19 @@ func (s *Speaker) markAll() {
 	s.wakeUp()
 }
 
-func keys(routes map[netip.Prefix]*bgp.Attrs) map[netip.Prefix]struct{} {
-	m := make(map[netip.Prefix]struct{}, len(routes))
-	for p := range routes {
-		m[p] = struct{}{}
+// keys queues all prefixes of a table, those with the same attributes together.
+func keys(routes map[netip.Prefix]*bgp.Attrs) *queue[struct{}] {
+	byAttrs := make(map[*bgp.Attrs][]netip.Prefix)
+	for p, a := range routes {
+		byAttrs[a] = append(byAttrs[a], p)
 	}
-	return m
+	q := new(queue[struct{}])
+	for _, prefixes := range byAttrs {
+		for _, p := range prefixes {
+			q.set(p, struct{}{})
+		}
+	}
+	return q
 }
 
 // command writes what is wanted to the process until it is gone.
@@ -374,13 +443,18 @@ func (s *Speaker) command(conn net.Conn, gone <-chan struct{}) error {
 func (s *Speaker) nextCommand() (*command, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ping != 0 {
+		c := &command{Ping: s.ping}
+		s.ping = 0
+		return c, true
+	}
 	for name := range s.held {
 		delete(s.held, name)
 		return &command{Holds: &holds{name, s.holds[name]}}, true
 	}
 	if s.configure {
 		s.configure = false
-		c := &command{Configure: true}
+		c := &command{Configure: true, Reborn: s.reborn}
 		for _, cfg := range s.sessions {
 			c.Sessions = append(c.Sessions, cfg)
 		}
@@ -393,23 +467,23 @@ func (s *Speaker) nextCommand() (*command, bool) {
 	}
 	for name, dirty := range s.dirty {
 		u := &bgp.Update{Session: name}
-		for p := range dirty {
-			if len(u.Announce)+len(u.Withdraw) == maxRoutes {
-				break
-			}
-			delete(dirty, p)
+		dirty.take(maxRoutes, func(p netip.Prefix, _ struct{}) {
 			if a := s.routes[name][p]; a != nil {
 				u.Announce = append(u.Announce, bgp.Route{Prefix: p, Attrs: a})
 			} else {
 				u.Withdraw = append(u.Withdraw, p)
 			}
-		}
-		if len(dirty) == 0 {
+		})
+		if dirty.len() == 0 {
 			delete(s.dirty, name)
 		}
 		if len(u.Announce)+len(u.Withdraw) > 0 {
 			return &command{Routes: pack(u)}, true
 		}
+	}
+	if s.untold {
+		s.untold = false
+		return &command{Told: true}, true
 	}
 	return nil, false
 }
@@ -424,15 +498,13 @@ func (s *Speaker) listen(conn net.Conn) error {
 		}
 		switch {
 		case r.Routes != nil:
-			u, err := r.Routes.unpack()
-			if err != nil {
-				return err
-			}
-			if s.knows(u.Session) {
-				s.in.update(u)
+			if s.knows(r.Routes.Session) {
+				s.in.update(r.Routes.unpack())
 			}
 		case r.Status != nil && s.knows(r.Status.Session):
 			s.in.status(*r.Status)
+		case r.Pong != nil:
+			s.answered(r.Pong)
 		case r.EndOfRIB != "" && s.knows(r.EndOfRIB):
 			s.in.endOfRIB(r.EndOfRIB)
 		}

@@ -1,54 +1,44 @@
 package speaker
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"time"
 
-	api "github.com/osrg/gobgp/v3/api"
-
 	"msee/bgp"
 )
 
-// watch receives what GoBGP tells about one life of a neighbour, from AddPeer
-// to DeletePeer. News that come later than that are dropped: a session's
-// routes must not arrive after it went down.
-type watch struct {
-	s      *session
-	cancel context.CancelFunc
-}
+// watch receives what GoBGP logs about one life of a neighbour, from AddPeer to
+// DeletePeer. What comes later than that is dropped.
+type watch struct{ s *session }
 
-func (w *watch) begin(ctx context.Context, g *gobgp) error {
-	return g.WatchEvent(ctx, &api.WatchEventRequest{Table: &api.WatchEventRequest_Table{
-		Filters: []*api.WatchEventRequest_Table_Filter{
-			{Type: api.WatchEventRequest_Table_Filter_ADJIN},
-			{Type: api.WatchEventRequest_Table_Filter_EOR},
-		},
-	}}, w.table)
-}
-
-// table takes the paths of one UPDATE, or an End-of-RIB.
-func (w *watch) table(r *api.WatchEventResponse) {
-	paths := r.GetTable().GetPaths()
-	if len(paths) == 0 {
-		return
-	}
-	s := w.s
-	eor := len(paths) == 1 && paths[0].GetNlri() == nil
-	var u bgp.Update
-	if !eor {
-		u = received(s.cfg.Name, paths)
-	}
+// received takes what an UPDATE on c said. A session's routes must not arrive
+// after it went down.
+func (s *session) received(c *conn, r *received) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.watch != w || s.status.State != bgp.StateEstablished {
+	if s.cur != c || s.status.State != bgp.StateEstablished {
 		return
 	}
-	if eor {
+	if r.malformed != "" {
+		s.malformed++
+		if s.malformed&(s.malformed-1) == 0 { // at powers of two: a peer fills no log
+			s.log.Warn("malformed UPDATE, its routes are taken as withdrawn (RFC 7606)", "why", r.malformed, "so far", s.malformed)
+		}
+	}
+	if r.endOfRIB {
 		s.out.endOfRIB(s.cfg.Name)
-	} else {
-		s.out.update(&u)
+		return
+	}
+	s.out.update(r.update(s.cfg.Name))
+}
+
+// heard notes that the connection carries what the peer says.
+func (s *session) heard(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cur == c {
+		s.rekeyed = false
 	}
 }
 
@@ -81,12 +71,6 @@ func (w *watch) noteSent(n notification, detail string) {
 	s.noteLocked(w, text)
 }
 
-func (w *watch) noteReceived(n notification) {
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	w.s.noteLocked(w, w.s.explainReceived(n))
-}
-
 // explainReceived puts a NOTIFICATION of the peer in words.
 func (s *session) explainReceived(n notification) string {
 	text := "peer sent " + n.String()
@@ -95,8 +79,6 @@ func (s *session) explainReceived(n notification) string {
 	}
 	return text
 }
-
-func (w *watch) malformed(text string) { w.s.log.Warn(text) }
 
 var fsmStates = map[string]bgp.State{
 	"BGP_FSM_IDLE":        bgp.StateIdle,
@@ -119,17 +101,21 @@ var fsmReasons = map[string]string{
 func (w *watch) stateChanged(to, reason string) {
 	s := w.s
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	state, known := fsmStates[to]
 	if s.watch != w || !known {
-		s.mu.Unlock()
 		return
 	}
-	c := s.cur
 	switch state {
 	case bgp.StateEstablished:
 		s.establishedLocked()
 	case bgp.StateIdle:
+		retain := s.status.Retain
+		if s.status.State == bgp.StateEstablished {
+			retain = s.retainLocked(reason)
+		}
 		s.downLocked(s.whyLocked(reason))
+		s.status.Retain = retain
 		s.inbox = append(s.inbox, func() {
 			s.mu.Lock()
 			same := s.watch == w
@@ -149,14 +135,28 @@ func (w *watch) stateChanged(to, reason string) {
 	}
 	s.publishLocked()
 	s.wakeUp()
-	s.mu.Unlock()
-	if state == bgp.StateOpenConfirm && c != nil {
-		peek(c.TCPConn, func(m []byte, err error) {
-			if err == nil {
-				s.heard(c, m, nil)
-			}
-		})
+	if state == bgp.StateEstablished && s.cur != nil {
+		close(s.cur.established) // and what it received is taken, see received
 	}
+}
+
+// retainLocked says how long the routes are to be kept of a session that GoBGP
+// has just ended. A NOTIFICATION, either way, means that the session is over;
+// the mere end of the connection that the peer may be restarting (RFC 4724 §4.2).
+func (s *session) retainLocked(reason string) time.Duration {
+	if !s.cfg.GracefulRestart || s.cur == nil || s.note != "" || reason != "read-failed" && reason != "write-failed" {
+		return 0
+	}
+	family, _ := s.family()
+	wait, _ := s.cur.open.preserves(family)
+	return wait
+}
+
+// void ends what was retained.
+func (s *session) void() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Retain = 0
 }
 
 func (s *session) whyLocked(reason string) string {
@@ -183,12 +183,17 @@ func (s *session) establishedLocked() {
 	s.note = ""
 	s.last, s.md5 = s.lastDown, ""
 	s.inbox = append(s.inbox, s.dropSpare)
+	s.lived, s.rekeyed = true, false
 	st := &s.status
 	st.Hold, st.Keepalive = s.cfg.Hold, s.cfg.Keepalive
+	st.Retain, st.RestartTime, st.Preserved = 0, 0, false
 	if s.cur == nil {
 		return
 	}
 	if o := s.cur.open; o != nil {
+		if family, _ := s.family(); s.cfg.GracefulRestart {
+			st.RestartTime, st.Preserved = o.preserves(family)
+		}
 		st.Hold, st.Keepalive = negotiate(s.cfg.Hold, s.cfg.Keepalive, o.hold)
 		st.RemoteID = o.id
 		if f, name := s.family(); !o.carries(f) {
@@ -207,7 +212,7 @@ func (s *session) family() (code uint32, name string) {
 
 func (s *session) dropSpare() {
 	if s.spare != nil && s.up.Load() {
-		farewell(s.spare, ceaseCollision)
+		s.spare.farewell(ceaseCollision)
 		s.spare = nil
 	}
 }
@@ -230,8 +235,9 @@ func (s *session) downLocked(why string) {
 	s.enterLocked(bgp.StateIdle)
 	st := &s.status
 	st.Hold, st.Keepalive, st.LocalPort, st.PeerPort = 0, 0, 0, 0
+	st.RestartTime, st.Preserved = 0, false
 	if why != "" {
-		s.last = why
+		s.last, st.Retain = why, 0
 	}
 }
 
@@ -279,7 +285,7 @@ func (s *session) publishLocked() {
 
 // publishMD5 looks whether TCP-MD5 keeps the session down.
 func (s *session) publishMD5(now time.Time) {
-	counts, fresh := s.vrf.md5.sample(now)
+	counts, before, fresh := s.vrf.md5.sample(now)
 	others := s.vrf.othersDown(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -288,7 +294,7 @@ func (s *session) publishMD5(now time.Time) {
 	}
 	s.md5 = ""
 	if fresh {
-		s.md5 = explainMD5(s.base, counts, s.cfg.Key != "", others)
+		s.md5 = explainMD5(s.base, before, counts, s.key != "", s.cfg.TTLSecurity, others)
 	}
 	s.publishLocked()
 }

@@ -123,8 +123,21 @@ type edge struct {
 	status   map[string]bgp.SessionStatus
 	states   map[string][]bgp.State
 	rib      map[string]map[netip.Prefix]*bgp.Attrs
+	retained map[string]int // how often a session's routes were to be kept
 	restarts int
 	eors     int
+}
+
+func (e *edge) eorsNow() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.eors
+}
+
+func (e *edge) restartsNow() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.restarts
 }
 
 // newEdge runs a speaker; with no argv on goroutines.
@@ -132,7 +145,7 @@ func newEdge(t *testing.T, argv ...string) *edge {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &edge{t: t, cancel: cancel, news: make(chan struct{}, 1), status: map[string]bgp.SessionStatus{},
-		states: map[string][]bgp.State{}, rib: map[string]map[netip.Prefix]*bgp.Attrs{}}
+		states: map[string][]bgp.State{}, rib: map[string]map[netip.Prefix]*bgp.Attrs{}, retained: map[string]int{}}
 	if argv == nil {
 		e.Speaker = StartInProcess(ctx, logger(t))
 	} else {
@@ -155,6 +168,9 @@ func (e *edge) take(ev bgp.Event) {
 		e.restarts++
 		clear(e.rib)
 	case ev.Status != nil:
+		if ev.Status.Retain > 0 && e.status[ev.Status.Session].Retain == 0 {
+			e.retained[ev.Status.Session]++
+		}
 		e.status[ev.Status.Session] = *ev.Status
 		e.states[ev.Status.Session] = append(e.states[ev.Status.Session], ev.Status.State)
 		if ev.Status.State != bgp.StateEstablished {
@@ -243,7 +259,8 @@ func ourSession(ns, local, peer string) bgp.SessionConfig {
 	return bgp.SessionConfig{
 		Name: "to " + peer, Namespace: ns, Local: netip.MustParseAddr(local), Peer: netip.MustParseAddr(peer),
 		LocalAS: ourAS, PeerAS: theirAS, RouterID: netip.MustParseAddr("10.255.0.2"),
-		Keepalive: 60 * time.Second, Hold: 180 * time.Second, Enabled: true,
+		Keepalive: 60 * time.Second, Hold: 180 * time.Second, MinHold: 10 * time.Second,
+		GracefulRestart: true, Enabled: true,
 	}
 }
 
@@ -355,6 +372,7 @@ type frrRoute struct {
 	Metric    *uint32
 	Med       *uint32
 	Community struct{ String string }
+	Stale     bool
 	Nexthops  []struct{ IP string }
 }
 
@@ -380,6 +398,12 @@ func (f *frr) count(family, neighbour string) int {
 		return -1
 	}
 	return v.Peers[neighbour].PfxRcd
+}
+
+// established reports whether bgpd has a session with a neighbour.
+func (f *frr) established(neighbour string) bool {
+	var v map[string]struct{ BgpState string }
+	return f.show(&v, "show bgp neighbors "+neighbour+" json") == nil && v[neighbour].BgpState == "Established"
 }
 
 func eventually(t *testing.T, what string, within time.Duration, cond func() bool) {

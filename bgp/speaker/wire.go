@@ -3,9 +3,9 @@ package speaker
 import (
 	"encoding/gob"
 	"errors"
-	"fmt"
 	"io"
 	"net/netip"
+	"time"
 
 	"msee/bgp"
 )
@@ -20,6 +20,9 @@ type command struct {
 	Reset     *reset
 	Holds     *holds
 	Routes    *routes
+	Reborn    bool   // this process follows one that died
+	Told      bool   // all that there is to advertise has been told
+	Ping      uint64 // to be answered
 }
 
 // holds are all holds of a session; it need not be configured yet.
@@ -36,18 +39,78 @@ type report struct {
 	Routes   *routes
 	Status   *bgp.SessionStatus
 	EndOfRIB string
+	Pong     *pong
+}
+
+// pong answers a ping. Busy is how long the process, or the slowest of its
+// sessions, has been at one thing: it may be hung.
+type pong struct {
+	Ping uint64
+	Busy time.Duration
+	With string
 }
 
 // routes is a bgp.Update on the wire.
 type routes struct {
 	Session  string
 	Groups   []group
-	Withdraw []netip.Prefix
+	Withdraw prefixList
 }
 
 type group struct {
 	Attrs    bgp.Attrs
-	Prefixes []netip.Prefix
+	Prefixes prefixList
+}
+
+// prefixList is encoded much as BGP does it: gob by itself would make a value of each prefix, which is most of the time that a table takes.
+type prefixList []netip.Prefix
+
+// MarshalBinary implements encoding.BinaryMarshaler: of each prefix 4 or 6, its
+// length, and as many octets as that takes.
+func (l prefixList) MarshalBinary() ([]byte, error) {
+	b := make([]byte, 0, len(l)*6)
+	for _, p := range l {
+		if !usable(p) {
+			return nil, errBadPrefix
+		}
+		n := (p.Bits() + 7) / 8
+		if p.Addr().Is4() {
+			a := p.Addr().As4()
+			b = append(append(b, 4, byte(p.Bits())), a[:n]...)
+		} else {
+			a := p.Addr().As16()
+			b = append(append(b, 6, byte(p.Bits())), a[:n]...)
+		}
+	}
+	return b, nil
+}
+
+// UnmarshalBinary implements encoding.BinaryUnmarshaler.
+func (l *prefixList) UnmarshalBinary(b []byte) error {
+	*l = make(prefixList, 0, len(b)/5)
+	for len(b) > 0 {
+		if len(b) < 2 || len(b) < 2+(int(b[1])+7)/8 {
+			return errBadPrefix
+		}
+		bits, n := int(b[1]), (int(b[1])+7)/8
+		var p netip.Prefix
+		switch {
+		case b[0] == 4 && bits <= 32:
+			var a [4]byte
+			copy(a[:], b[2:2+n])
+			p = netip.PrefixFrom(netip.AddrFrom4(a), bits)
+		case b[0] == 6 && bits <= 128:
+			var a [16]byte
+			copy(a[:], b[2:2+n])
+			p = netip.PrefixFrom(netip.AddrFrom16(a), bits)
+		}
+		if !usable(p) {
+			return errBadPrefix
+		}
+		*l = append(*l, p)
+		b = b[2+n:]
+	}
+	return nil
 }
 
 // maxRoutes is the most prefixes in one value: it bounds how long one session
@@ -77,24 +140,17 @@ func usable(p netip.Prefix) bool {
 	return p.IsValid() && p.Masked() == p && !p.Addr().Is4In6()
 }
 
-// unpack is the inverse of pack. It refuses prefixes that no table should see.
-func (r *routes) unpack() (*bgp.Update, error) {
+// unpack is the inverse of pack. Prefixes that no table should see were refused
+// when they were decoded.
+func (r *routes) unpack() *bgp.Update {
 	u := &bgp.Update{Session: r.Session, Withdraw: r.Withdraw}
-	for _, p := range r.Withdraw {
-		if !usable(p) {
-			return nil, fmt.Errorf("unpack routes of %s: %w", r.Session, errBadPrefix)
-		}
-	}
 	for i := range r.Groups {
 		attrs := &r.Groups[i].Attrs
 		for _, p := range r.Groups[i].Prefixes {
-			if !usable(p) {
-				return nil, fmt.Errorf("unpack routes of %s: %w", r.Session, errBadPrefix)
-			}
 			u.Announce = append(u.Announce, bgp.Route{Prefix: p, Attrs: attrs})
 		}
 	}
-	return u, nil
+	return u
 }
 
 // maxValue bounds one gob value; the largest honest one is a command with some

@@ -93,6 +93,13 @@ func showCommand() *cobra.Command {
 		func(w io.Writer, v any) error {
 			return printer(func(w io.Writer, rows []edge.PortStatus) error { return api.ShowCounters(w, rows, all) })(w, v)
 		})
+	var now bool
+	audit := add("audit", "Whether each FIB is what its RIB says, and what was repaired",
+		func(c *api.Client) (any, error) { return c.Audits(now) },
+		func(w io.Writer, v any) error {
+			return printer(func(w io.Writer, rows []edge.AuditStatus) error { return api.ShowAudits(w, rows, time.Now()) })(w, v)
+		})
+	audit.Flags().BoolVar(&now, "now", false, "audit first; else it is done every minute")
 	counters.Flags().BoolVar(&all, "all", false, "also verdicts that no frame got")
 	addFastPath(show, &device, &asJSON)
 	return show

@@ -1,6 +1,9 @@
 package main
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // row is one line of the results: what is measured, and against what.
 type row struct {
@@ -46,7 +49,7 @@ func rows() []*row {
 		return &row{name: name, unit: "ns", smaller: true, baseline: "bart_table",
 			measure: goBench{pkg: pkg, bench: bench, unit: "ns/op", sides: [2]string{"fib", "bart_table"}}.measure}
 	}
-	return append(fastPathRows(), []*row{
+	return slices.Concat(fastPathRows(), []*row{
 		{name: "pipeline_dot1q_10k_ns", unit: "ns", smaller: true, baseline: "target", target: 50,
 			measure: goBench{pkg: "msee/dataplane", bench: "PipelineDot1Q10k", unit: "ns/frame"}.measure},
 		lookup("lookup4_10k_ns", "msee/dataplane/fib", "Lookup4/10k"),
@@ -63,7 +66,7 @@ func rows() []*row {
 		{name: "idle_cpu_percent", unit: "%", smaller: true, baseline: "target", target: 2, bed: "dot1q", measure: idleCPU},
 
 		tcpRow("tcp1_qinq_fwd", "qinq", tcp{flows: 1}),
-	}...)
+	}, bgpRows())
 }
 
 func rowNames() []string {

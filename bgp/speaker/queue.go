@@ -1,0 +1,39 @@
+package speaker
+
+import "net/netip"
+
+// queue holds prefixes that something is to be said about, with the newest word
+// on each, in the order in which they came: those that came together, which
+// share their attributes, leave together. The zero queue is empty.
+type queue[V any] struct {
+	newest map[netip.Prefix]V
+	order  []netip.Prefix // of newest, from head on
+	head   int
+}
+
+func (q *queue[V]) len() int { return len(q.newest) }
+
+// set queues p, or changes what is said of it if it waits already.
+func (q *queue[V]) set(p netip.Prefix, v V) {
+	if q.newest == nil {
+		q.newest = make(map[netip.Prefix]V)
+	}
+	n := len(q.newest)
+	if q.newest[p] = v; len(q.newest) > n {
+		q.order = append(q.order, p)
+	}
+}
+
+// take removes up to n prefixes, the oldest, and calls fn with each.
+func (q *queue[V]) take(n int, fn func(netip.Prefix, V)) {
+	for ; n > 0 && q.head < len(q.order); n-- {
+		p := q.order[q.head]
+		q.head++
+		v := q.newest[p]
+		delete(q.newest, p)
+		fn(p, v)
+	}
+	if q.head == len(q.order) {
+		*q = queue[V]{} // and the memory of a long one with it
+	}
+}
