@@ -5,6 +5,7 @@
 //	     /v1/arp /v1/bfd /v1/ports
 //	GET  /v1/audit      what the audits of FIB against RIB have found
 //	POST /v1/audit      audit now
+//	GET  /v1/circuits/{circuit}/peerings/{peering}/…    see diagnostics.go
 //	POST /v1/reload     read the configuration file again and apply it
 //
 // Every answer is JSON; an error is {"error": "…"} with a status of 4xx or 5xx.
@@ -121,6 +122,7 @@ func (s *Server) Close() { s.http.Close() }
 
 func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler {
 	mux := http.NewServeMux()
+	handleDiagnostics(mux, e)
 	mux.HandleFunc("GET /v1/device", answer(func(*http.Request) (any, error) { return e.Device() }))
 	mux.HandleFunc("GET /v1/circuits", answer(func(*http.Request) (any, error) { return rows(e.Circuits()) }))
 	mux.HandleFunc("GET /v1/peerings", answer(func(*http.Request) (any, error) { return rows(e.Peerings()) }))
@@ -171,7 +173,7 @@ func statusOf(err error) int {
 	switch {
 	case errors.As(err, &faults):
 		return http.StatusUnprocessableEntity
-	case errors.Is(err, edge.ErrNoVRF):
+	case errors.Is(err, edge.ErrNoVRF), errors.Is(err, edge.ErrNoPeering):
 		return http.StatusNotFound
 	case errors.Is(err, edge.ErrStopped):
 		return http.StatusServiceUnavailable

@@ -115,6 +115,11 @@ func routeFilter(t *testing.T, l *testLab) {
 	if err := l.reaches(sql); err == nil {
 		t.Error("a database that the filter does not allow is reached")
 	}
+	for _, s := range show[edge.ServiceStatus](l, "msee1", "services") {
+		if want := (s.Community.String() == "12076:52015"); want != (s.Why == "in the route filter") {
+			t.Errorf("show services: %+v", s)
+		}
+	}
 	changed := time.Now()
 	l.setFilter("12076:52015", "12076:53015")
 	l.awaitHeard("and SQL", append(slices.Clone(sqlAUE), storageAUE...)...)
@@ -204,6 +209,9 @@ func registry(t *testing.T, l *testLab) {
 		return nil
 	})
 	l.awaitPaths("net", "198.51.100.0/24", 0, "")
+	if p := show[edge.PublicPrefixes](l, "msee1", "public-prefixes"); fmt.Sprint(p) != "[{er1-microsoft ValidationNeeded [{198.51.100.0/24 AsnValidationFailed}]}]" {
+		t.Errorf("show public-prefixes: %v", p)
+	}
 	set("AS64496")
 	l.awaitPaths("net", "198.51.100.0/24", 2, "12076 []")
 	eventually(t, 5*time.Second, "storage", func() error { return l.reaches("20.150.66.10") })
@@ -230,6 +238,9 @@ func microsoftLimit(t *testing.T, l *testLab) {
 		"router bgp 65001", "address-family ipv4 unicast", "neighbor 203.0.113.2 prefix-list own out")
 	l.prefixLimit("msee1", msVRF, "203.0.113.1", "203.0.113.2", 200, hosts(200)) // beside the /24
 	l.networks("no ", hosts(199)...)
+	// The other MSEE had as many, and ended its session too.
+	l.awaitSessions(20*time.Second, msees...)
+	l.awaitPaths("ce", "20.150.66.0/24", 2, "12076 [12076:51015 12076:52015]")
 	eventually(t, 10*time.Second, "storage", func() error { return l.reaches("20.150.66.10") })
 }
 

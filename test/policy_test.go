@@ -104,6 +104,7 @@ func (l *testLab) awaitRoute(node, prefix string, n int, check func(edge.PathSta
 // as FRR and the gateways see it.
 func TestPrivatePeeringPolicy(t *testing.T) {
 	l := startLab(t, topology(t, "default"), "gw0", "gw1")
+	t.Run("diagnostics", func(t *testing.T) { privateDiagnostics(t, l.in(t)) })
 	t.Run("communities of a VNet", func(t *testing.T) { vnetCommunities(t, l.in(t)) })
 	t.Run("prepends and communities of a customer", func(t *testing.T) { customerAttributes(t, l.in(t)) })
 	t.Run("masks and default route", func(t *testing.T) { customerPrefixes(t, l.in(t)) })
@@ -314,4 +315,5 @@ func privateLimit(t *testing.T, l *testLab) {
 		return err
 	})
 	l.networks("no ", more...)
+	l.awaitSessions(20*time.Second, msees...) // the other MSEE had as many
 }

@@ -87,6 +87,13 @@ func showCommand() *cobra.Command {
 		func(c *api.Client) (any, error) { return c.BFD() }, printer(api.ShowBFD))
 	add("ports", "Ports and their counters",
 		func(c *api.Client) (any, error) { return c.Ports() }, printer(api.ShowPorts))
+	add("limits", "How many prefixes each session may announce, and has",
+		func(c *api.Client) (any, error) { return c.Sessions() }, printer(api.ShowLimits))
+	add("services", "Microsoft's services by community: what is announced, and why not more",
+		func(c *api.Client) (any, error) { return c.Services() }, printer(api.ShowServices))
+	add("public-prefixes", "Customers' advertisedPublicPrefixes and their validation",
+		func(c *api.Client) (any, error) { return c.PublicPrefixes() }, printer(api.ShowPublicPrefixes))
+	addDiagnostics(show, &device, &asJSON)
 	var all bool
 	counters := add("counters", "What became of each received frame: verdicts by port",
 		func(c *api.Client) (any, error) { return c.Ports() },
@@ -199,5 +206,6 @@ func reloadAll(clients []*api.Client, asJSON bool) error {
 func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false) // for a terminal, where a < is a <
 	return enc.Encode(v)
 }
