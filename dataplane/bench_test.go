@@ -186,7 +186,7 @@ func BenchmarkPipelineSteps(b *testing.B) {
 		run  func([]packet)
 	}{
 		{"admit", w.admit}, {"demux", w.demux}, {"local", w.local}, {"check", check},
-		{"fastPath", w.fastPath}, {"lookup", w.lookup}, {"rewrite", w.rewrite}, {"enqueue", w.enqueue}, {"settle", w.settle},
+		{"fastPath", func(ps []packet) { w.fastPath(ps) }}, {"lookup", w.lookup}, {"rewrite", w.rewrite}, {"enqueue", w.enqueue}, {"settle", w.settle},
 	}
 	spent := make([]time.Duration, len(steps))
 	var receive, transmit time.Duration

@@ -15,9 +15,12 @@ import (
 // empty.
 type FastPath struct {
 	fastpath.Table
-	hosts atomic.Pointer[[]*atomic.Pointer[Adjacency]] // by Host − 1
-	free  []Host                                       // that no reader can hold; the writer's
-	left  []Host                                       // given back since RecycleHosts; the writer's
+	hosts [1 << 16]atomic.Pointer[Adjacency] // by Host
+
+	// The writer's.
+	last Host   // the highest given out so far
+	free []Host // lower ones that no reader can hold
+	left []Host // given back since RecycleHosts
 }
 
 // Host numbers an adjacency that endpoints lead to; never 0.
@@ -26,29 +29,24 @@ type Host uint16
 // AddHost numbers an adjacency; false if there are no numbers left, upon which
 // RecycleHosts may help.
 func (f *FastPath) AddHost(a *Adjacency) (Host, bool) {
-	if n := len(f.free); n > 0 {
-		h := f.free[n-1]
+	var h Host
+	switch n := len(f.free); {
+	case n > 0:
+		h = f.free[n-1]
 		f.free = f.free[:n-1]
-		(*f.hosts.Load())[h-1].Store(a)
-		return h, true
-	}
-	var hosts []*atomic.Pointer[Adjacency]
-	if p := f.hosts.Load(); p != nil {
-		hosts = *p
-	}
-	if len(hosts) == 1<<16-1 {
+	case int(f.last) < len(f.hosts)-1:
+		f.last++
+		h = f.last
+	default:
 		return 0, false
 	}
-	slot := new(atomic.Pointer[Adjacency])
-	slot.Store(a)
-	hosts = append(hosts, slot) // readers of the old length do not see it
-	f.hosts.Store(&hosts)
-	return Host(len(hosts)), true
+	f.hosts[h].Store(a)
+	return h, true
 }
 
 // RemoveHost gives a number back. Nothing in the table leads there any more.
 func (f *FastPath) RemoveHost(h Host) {
-	(*f.hosts.Load())[h-1].Store(nil)
+	f.hosts[h].Store(nil)
 	f.left = append(f.left, h)
 }
 
@@ -82,49 +80,55 @@ func (r *endpointRun) flush() {
 
 // fastPath finds the hosts of those packets whose destinations are endpoints. One
 // whose host cannot be used now is a miss: the gateway knows another way, or will
-// be told. As in lookup, all memory is asked for before any is waited for.
-func (w *Worker) fastPath(ps []packet) {
+// be told. As in lookup, all memory is asked for before any is waited for. It
+// reports whether packets are left for lookup.
+func (w *Worker) fastPath(ps []packet) (left bool) {
+	var e *Endpoints
+	var view fastpath.View4
 	for i := range ps {
 		p := &ps[i]
-		if p.verdict == proceed && p.in.Endpoints != nil && !p.v6 {
-			e := p.in.Endpoints
-			p.line = e.FastPath.Near4(e.VRF, binary.BigEndian.Uint32(p.ip()[16:]))
-		}
-	}
-	for i := range ps {
-		p := &ps[i]
-		if p.verdict != proceed || p.in.Endpoints == nil {
+		if p.verdict != proceed || p.in.Endpoints == nil || p.v6 {
 			continue
 		}
-		e := p.in.Endpoints
-		if w.endpoints.of != e {
-			w.endpoints.flush()
-			w.endpoints.of = e
+		if p.in.Endpoints != e {
+			e = p.in.Endpoints
+			view = e.FastPath.View4(e.VRF)
 		}
-		if p.out = e.find(p); p.out != nil {
+		p.line = view.Near(binary.BigEndian.Uint32(p.ip()[16:]))
+	}
+	e = nil
+	for i := range ps {
+		p := &ps[i]
+		if p.verdict != proceed {
+			continue
+		}
+		if p.in.Endpoints == nil {
+			left = true
+			continue
+		}
+		if p.in.Endpoints != e {
+			e = p.in.Endpoints
+			view = e.FastPath.View4(e.VRF)
+			if w.endpoints.of != e {
+				w.endpoints.flush()
+				w.endpoints.of = e
+			}
+		}
+		var v fastpath.Value
+		if b := p.ip(); p.v6 {
+			v, _ = e.FastPath.Lookup6(e.VRF, binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
+		} else {
+			v = view.Find(p.line, binary.BigEndian.Uint32(b[16:]))
+		}
+		if host := e.FastPath.hosts[uint16(v)].Load(); host != nil { // number 0 has none
+			p.out = host.Usable()
+		}
+		if p.out != nil {
 			w.endpoints.hits++
 		} else {
 			w.endpoints.misses++
+			left = true
 		}
 	}
-}
-
-// find returns how to send the packet to its destination's host; nil if that is
-// not known.
-func (e *Endpoints) find(p *packet) *Rewrite {
-	var v fastpath.Value
-	var ok bool
-	if b := p.ip(); p.v6 {
-		v, ok = e.FastPath.Lookup6(e.VRF, binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
-	} else {
-		v, ok = e.FastPath.Find4(p.line, e.VRF, binary.BigEndian.Uint32(b[16:]))
-	}
-	if !ok {
-		return nil
-	}
-	host := (*e.FastPath.hosts.Load())[uint16(v)-1].Load()
-	if host == nil {
-		return nil
-	}
-	return host.Usable()
+	return left
 }

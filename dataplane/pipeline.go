@@ -80,8 +80,9 @@ func (w *Worker) forward(frames []port.Frame) {
 	w.demux(ps)
 	w.local(ps)
 	check(ps)
-	w.fastPath(ps)
-	w.lookup(ps)
+	if w.fastPath(ps) {
+		w.lookup(ps)
+	}
 	w.rewrite(ps)
 	w.enqueue(ps)
 	w.settle(ps)
