@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"slices"
 
 	"msee/circuit"
@@ -18,6 +19,18 @@ import (
 
 // opener opens a file that the configuration names.
 type opener func(name string) (io.ReadCloser, error)
+
+// openRegular opens a file that has an end and keeps nobody waiting.
+func openRegular(name string) (io.ReadCloser, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	return os.Open(name)
+}
 
 // routeFilter is a route filter as configured. Azure allows it one rule.
 type routeFilter struct {

@@ -187,6 +187,8 @@ func TestRegistries(t *testing.T) {
 		"broken.gz":    "routingRegistries[0]: cannot be read: unexpected EOF (got broken.gz)",
 		"empty.db":     "routingRegistries[0]: no route or route6 object in it (got empty.db; want a routing registry's database in RPSL, plain or gzip)",
 		"missing.db":   "routingRegistries[0]: cannot be opened: ",
+		".":            "routingRegistries[0]: cannot be opened: " + dir + " is not a regular file",
+		"/dev/zero":    "routingRegistries[0]: cannot be opened: /dev/zero is not a regular file",
 		"edge.yaml, 7": "routingRegistries[1]: wrong type",
 	} {
 		if _, err := load(registry, ""); err == nil || !strings.Contains(err.Error(), want) {

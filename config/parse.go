@@ -32,7 +32,7 @@ func Load(path string) (*Device, error) {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(filepath.Dir(path), name)
 		}
-		return os.Open(name)
+		return openRegular(name)
 	}})
 }
 
