@@ -1,8 +1,9 @@
 # `make help` lists the targets.
 .NOTPARALLEL:
-.PHONY: build deps lab lab-down test bench fuzz lint clean help go root
+.PHONY: build deps lab lab-down test bench bench-peers soak fuzz lint clean help go root
 
 LAB ?= default
+SOAK ?= 30m
 FUZZTIME ?= $(if $(CI),30s,5s)
 VERSION := $(shell git -c safe.directory='*' describe --always --tags --dirty 2>/dev/null || echo unknown)
 
@@ -37,8 +38,18 @@ test: deps build lint ## lint, fuzz, unit tests and (as root) integration tests
 
 bench: root deps build ## measure against the kernel's own forwarding, into out/bench.json
 	mkdir -p out
-	go run ./test/bench -out out/bench.json
+	go run ./test/bench -out out/bench.json -plot out/bench.svg
 	$(give_back)
+
+bench-peers: DEPS := --peers
+bench-peers: root deps build ## the same and against Open vSwitch and DPDK, which it installs
+	mkdir -p out
+	go run ./test/bench -peers -out out/bench.json -plot out/bench.svg
+	$(give_back)
+
+soak: DEPS := --test
+soak: root deps ## mixed load for SOAK (30m): nothing may leak, counters must add up
+	go test -count=1 -timeout 0 -run '^TestSoak$$' -v ./test -soak $(SOAK)
 
 fuzz: go ## fuzz every parser for FUZZTIME
 	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh

@@ -43,6 +43,8 @@ var badEdge = []badCase{
 		"6:48: ports[0].encapsulation: not a value of encapsulation (got dot1q; want Dot1Q or QinQ)"},
 	{"etherType", "\"0x88a8\"", "\"0x9100\"",
 		"7:76: ports[1].etherType: not a value of etherType (got 0x9100; want 0x8100 or 0x88a8)"},
+	{"cpu", "type: tap", "type: tap, cpu: 1024",
+		"7:49: ports[1].cpu: not the number of a processor we can do (got 1024; want 0 to 1023)"},
 	{"ports empty", "", "device: {name: e, role: primary}\nports: []\n",
 		"2:8: ports: missing (got an empty list; want at least one item)"},
 	{"service key", "11111111-2222-3333-4444-555555555555", "1111-2222",

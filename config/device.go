@@ -42,6 +42,7 @@ type Port struct {
 	Device string  // the Linux interface
 	Type   string  // "packet" or "tap"
 	TPID   uint16  // EtherType of the outer tag: 0x8100 or 0x88a8
+	CPU    *int    `json:",omitempty"` // the processor that forwards what it receives; nil: any
 	MACsec *MACsec `json:",omitempty"` // nil: frames are in clear
 	// DirectGbps is the bandwidth of an ExpressRoute Direct port, 0 on a
 	// provider's port and on a gateway.

@@ -128,6 +128,9 @@ func inventory(d *Device) map[objectKey]fields {
 			{"Device", p.Device}, {"Type", p.Type}, {"TPID", fmt.Sprintf("%#04x", p.TPID)},
 			{"DirectGbps", fmt.Sprint(p.DirectGbps)},
 		}
+		if p.CPU != nil {
+			f.add("CPU", *p.CPU)
+		}
 		p.MACsec.inventory(&f)
 		all[objectKey{"port", p.Name}] = f
 	}

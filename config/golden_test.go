@@ -130,10 +130,10 @@ func TestPairSymmetric(t *testing.T) {
 
 // TestDefaults checks the smallest files.
 func TestDefaults(t *testing.T) {
-	d := mustParse(t, "device: {name: e, role: secondary}\nports: [{name: l, device: eth0, etherType: 0x88a8}]\n")
+	d := mustParse(t, "device: {name: e, role: secondary}\nports: [{name: l, device: eth0, etherType: 0x88a8, cpu: 0}]\n")
 	want := &Device{
 		Kind: KindEdge, Name: "e", Role: "secondary", ASN: 12076, RouterID: d.RouterID,
-		Ports:       []Port{{Name: "l", Device: "eth0", Type: "packet", TPID: 0x88a8}},
+		Ports:       []Port{{Name: "l", Device: "eth0", Type: "packet", TPID: 0x88a8, CPU: new(int)}},
 		PrefixRetry: time.Minute,
 	}
 	if !reflect.DeepEqual(d, want) || d.RouterID.String() != "0.0.0.0" {

@@ -134,6 +134,9 @@ type connectionSpec struct {
 // timers are the BGP timers of all of a device's sessions.
 type timers struct{ keepalive, hold time.Duration }
 
+// maxCPU is the highest number of a processor that a thread can be bound to.
+const maxCPU = 1023
+
 // ports reads the list of ports.
 func (r *reader) ports(o *object) []portSpec {
 	var ports []portSpec
@@ -144,6 +147,9 @@ func (r *reader) ports(o *object) []portSpec {
 		p.Type = word(o, "type", optional, "packet", "tap")
 		p.Encapsulation = word(o, "encapsulation", optional, dot1Q, qinQ)
 		p.TPID = etherType(o)
+		if cpu := int(value(o, "cpu", optional, number, between("the number of a processor", "", 0, maxCPU))); o.has("cpu") {
+			p.CPU = &cpu
+		}
 		p.MACsec = r.macsec(o)
 		p.DirectGbps = int(value(o, "bandwidthInGbps", optional, number, circuit.CheckDirectBandwidth))
 		ports = append(ports, p)

@@ -392,7 +392,7 @@ func TestBFDBetweenWorkers(t *testing.T) {
 		cfg.DesiredMinTx, cfg.RequiredMinRx = 10*time.Millisecond, 10*time.Millisecond
 		cfg.MyDiscriminator = NewDiscriminator()
 		sessions[i] = NewBFDSession(BFDSession{Name: "x", Interface: "x", Local: addrs[i], Peer: addrs[1-i], Adjacency: adj, Config: cfg})
-		if err := e.AddPort(0, p); err != nil {
+		if err := e.AddPort(0, p, AnyCPU); err != nil {
 			t.Fatal(err)
 		}
 		e.Publish(&Snapshot{Ports: []*Port{NewPort(0, "x", p, 0x8100, new(PortCounters), []*Subinterface{sub}, nil)},

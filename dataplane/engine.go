@@ -59,8 +59,10 @@ func (e *Engine) LostTaps() <-chan *Subinterface { return e.lostTaps }
 
 // AddPort prepares the worker of a port. It starts with the first snapshot that
 // has the port at index, which was not used before.
-func (e *Engine) AddPort(index int, p port.Port) error {
-	t, err := e.threadFor(anyCPU)
+//
+// The worker runs on processor cpu, or on AnyCPU.
+func (e *Engine) AddPort(index int, p port.Port, cpu int) error {
+	t, err := e.threadFor(cpu)
 	if err != nil {
 		return fmt.Errorf("make thread of port %s: %w", p.Name(), err)
 	}
@@ -83,7 +85,7 @@ func (e *Engine) RemovePort(index int) {
 }
 
 // threadFor returns the thread that a further port shall run on: one bound to
-// cpu, or, for anyCPU, the one with the fewest ports of as many as make sense.
+// cpu, or, for AnyCPU, the one with the fewest ports of as many as make sense.
 func (e *Engine) threadFor(cpu int) (*thread, error) {
 	var found []*thread
 	for _, t := range e.threads {
@@ -91,7 +93,7 @@ func (e *Engine) threadFor(cpu int) (*thread, error) {
 			found = append(found, t)
 		}
 	}
-	if len(found) > 0 && (cpu != anyCPU || len(found) >= maxThreads()) {
+	if len(found) > 0 && (cpu != AnyCPU || len(found) >= maxThreads()) {
 		return slices.MinFunc(found, func(a, b *thread) int { return a.ports - b.ports }), nil
 	}
 	t, err := newThread(e, cpu)

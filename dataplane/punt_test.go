@@ -301,7 +301,7 @@ func TestEngineLifeCycle(t *testing.T) {
 		NewPort(1, "core", b0, vlan.TPIDQ, counters[1], []*Subinterface{out}, nil),
 	}
 	for i, p := range ports {
-		if err := e.AddPort(i, p.Port); err != nil {
+		if err := e.AddPort(i, p.Port, AnyCPU); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // frame soon after is then met by a thread that is still awake.
 type thread struct {
 	engine *Engine
-	cpu    int  // the processor it is bound to, or anyCPU
+	cpu    int  // the processor it is bound to, or AnyCPU
 	ports  int  // how many were assigned to it; the engine's
 	runs   bool // the engine's
 
@@ -33,8 +33,8 @@ type thread struct {
 	credit  time.Duration // how long it may look for frames in vain
 }
 
-// anyCPU leaves the choice of the processor to the kernel.
-const anyCPU = -1
+// AnyCPU leaves the choice of the processor to the kernel.
+const AnyCPU = -1
 
 const (
 	// pollFor is how long a thread that has just been busy looks for the next
@@ -127,6 +127,7 @@ func (t *thread) run() {
 	runtime.LockOSThread() // never unlocked: a bound thread ends with the goroutine
 	defer close(t.done)
 	t.bind()
+	t.takePrecedence()
 	rounds := 0 // since the TAPs had their turn
 	for {
 		for len(t.orders) > 0 {
@@ -152,13 +153,25 @@ func (t *thread) run() {
 
 // bind binds the thread to its processor. If there is none such, any will do.
 func (t *thread) bind() {
-	if t.cpu == anyCPU {
+	if t.cpu == AnyCPU {
 		return
 	}
 	var set unix.CPUSet
 	set.Set(t.cpu)
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
 		t.engine.log.Warn("bind forwarding thread to processor", "cpu", t.cpu, "err", err)
+	}
+}
+
+// priority is the nice value of forwarding threads. Where processors are fewer
+// than who wants them, frames that wait for the router cost everybody: beside
+// one TCP flow on two busy processors a ping took 0.5 ms, with it 0.1. It is not
+// the highest: the control side shares the machine.
+const priority = -10
+
+func (t *thread) takePrecedence() {
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, priority); err != nil { // 0: this thread
+		t.engine.log.Warn("raise priority of forwarding thread", "err", err)
 	}
 }
 

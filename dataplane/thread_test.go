@@ -9,7 +9,7 @@ import (
 // testWorker returns a worker of a thread that does not run: tests call step.
 func testWorker(t testing.TB, e *Engine, index int, p port.Port) *Worker {
 	t.Helper()
-	thread, err := newThread(e, anyCPU)
+	thread, err := newThread(e, AnyCPU)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -164,11 +164,19 @@ func (e *Edge) unmake(m made) {
 // there is none or the device has been made anew since.
 func (e *Edge) openedPort(p config.Port) *portState {
 	for _, ps := range e.ports {
-		if ps.cfg.Device == p.Device && ps.cfg.Type == p.Type && !ps.madeAnew() {
+		if ps.cfg.Device == p.Device && ps.cfg.Type == p.Type && cpuOf(ps.cfg) == cpuOf(p) && !ps.madeAnew() {
 			return ps
 		}
 	}
 	return nil
+}
+
+// cpuOf is the processor that a port is bound to.
+func cpuOf(p config.Port) int {
+	if p.CPU == nil {
+		return dataplane.AnyCPU
+	}
+	return *p.CPU
 }
 
 // claimDevice takes a device for this process: two of them on one would both
@@ -206,7 +214,7 @@ func (e *Edge) openPort(p config.Port) (_ *portState, err error) {
 	if link, err := net.InterfaceByName(dev.Name()); err == nil {
 		ps.ifindex = link.Index
 	}
-	if err := e.engine.AddPort(ps.index, dev); err != nil {
+	if err := e.engine.AddPort(ps.index, dev, cpuOf(p)); err != nil {
 		return nil, errors.Join(err, dev.Close())
 	}
 	e.nextPort++

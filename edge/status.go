@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"time"
 
@@ -31,6 +32,8 @@ type DeviceStatus struct {
 	RouterID netip.Addr  `json:"routerId"`
 	PID      int         `json:"pid"`
 	Started  time.Time   `json:"started"`
+	// Goroutines is how many the process has: it must not grow.
+	Goroutines int `json:"goroutines"`
 }
 
 // CircuitStatus is one circuit.
@@ -141,7 +144,7 @@ func (e *Edge) Device() (s DeviceStatus, err error) {
 	err = e.do(func() {
 		d := e.device
 		s = DeviceStatus{Instance: e.opts.Instance, Name: d.Name, Kind: d.Kind, Role: d.Role, ASN: d.ASN,
-			RouterID: d.RouterID, PID: os.Getpid(), Started: e.started}
+			RouterID: d.RouterID, PID: os.Getpid(), Started: e.started, Goroutines: runtime.NumGoroutine()}
 	})
 	return s, err
 }

@@ -5,6 +5,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,7 +62,29 @@ const (
 type bed struct {
 	name string
 	msee string // executable
-	side side   // in use
+	// router is who forwards. It is the MSEE when the lab comes up.
+	router  forwarder
+	peer    *peer  // unless it is the MSEE or the kernel
+	scratch string // directory for peers
+}
+
+// forwarder is what can forward between the bed's ends.
+type forwarder string
+
+const (
+	msee   forwarder = "msee"
+	kernel forwarder = "kernel"
+)
+
+// forwarder returns who forwards on a side.
+func (r *row) forwarder(s side) forwarder {
+	switch {
+	case s == subject:
+		return msee
+	case r.opponent != "":
+		return r.opponent
+	}
+	return kernel
 }
 
 // enterBed makes sure that the bed called name is up, and no other.
@@ -81,7 +104,7 @@ func (b *bench) enterBed(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	b.bed = &bed{name: name, msee: b.msee, side: subject}
+	b.bed = &bed{name: name, msee: b.msee, router: msee, scratch: b.scratch}
 	return lab.Up(ctx, t, lab.Options{Name: labName, Binary: b.msee, Force: true, Progress: b.progress})
 }
 
@@ -90,27 +113,56 @@ func (b *bench) leaveBed(ctx context.Context) error {
 	if b.bed == nil {
 		return nil
 	}
+	err := b.bed.stopPeer()
 	b.bed = nil
-	return lab.Down(ctx, labName)
+	return errors.Join(err, lab.Down(ctx, labName))
 }
 
-// use makes s the router. The MSEE is not there while the kernel forwards: its
+// use makes f the router. The MSEE is not there while another forwards: its
 // rings and its filter would be in the way. So each of its runs is of a fresh
 // start, and the median one over starts.
-func (d *bed) use(ctx context.Context, s side) error {
-	if d.side != s {
-		var err error
-		if s == baseline {
-			err = errors.Join(d.stopMSEE(), d.kernel(true))
-		} else {
-			err = errors.Join(d.kernel(false), d.startMSEE())
+func (d *bed) use(ctx context.Context, f forwarder) error {
+	if d.router != f {
+		if err := d.leave(d.router); err != nil {
+			return fmt.Errorf("stop %s: %w", d.router, err)
 		}
-		if err != nil {
-			return err
+		d.router = f
+		if err := d.enter(f); err != nil {
+			return fmt.Errorf("start %s: %w", f, err)
 		}
-		d.side = s
 	}
 	return d.await(ctx)
+}
+
+func (d *bed) enter(f forwarder) error {
+	switch f {
+	case msee:
+		return d.startMSEE()
+	case kernel:
+		return errors.Join(d.untagged(true), forwarding(true))
+	}
+	return errors.Join(d.untagged(true), d.startPeer(f))
+}
+
+func (d *bed) leave(f forwarder) error {
+	switch f {
+	case msee:
+		return d.stopMSEE()
+	case kernel:
+		return errors.Join(forwarding(false), d.untagged(false))
+	}
+	return errors.Join(d.stopPeer(), d.untagged(false))
+}
+
+// routerPID is the process whose CPU time is the router's, 0 for the kernel.
+func (d *bed) routerPID() (int, error) {
+	switch d.router {
+	case msee:
+		return d.pid()
+	case kernel:
+		return 0, nil
+	}
+	return d.peer.pid(), nil
 }
 
 // stopTimeout is how long an MSEE may take to end.
@@ -168,22 +220,28 @@ func (d *bed) pid() (int, error) {
 	return status.PID, err
 }
 
-// kernel makes the router's kernel forward, or puts things back.
-func (d *bed) kernel(on bool) error {
-	mtu, forwarding := taggedMTU, "0"
+// forwarding has the router's kernel forward, or not.
+func forwarding(on bool) error {
+	value := "0"
 	if on {
-		mtu, forwarding = untaggedMTU, "1"
+		value = "1"
+	}
+	return netns.Do(router, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(value), 0)
+	})
+}
+
+// untagged makes the links ready for a router between the untagged addresses,
+// or puts things back.
+func (d *bed) untagged(on bool) error {
+	mtu := taggedMTU
+	if on {
+		mtu = untaggedMTU
 	}
 	for _, l := range links {
 		if err := netns.Do(l.node, func() error { return setLink(l.device, l.address, mtu, on) }); err != nil {
-			return fmt.Errorf("set up kernel forwarding: %s of %s: %w", l.device, l.node, err)
+			return fmt.Errorf("set up %s of %s: %w", l.device, l.node, err)
 		}
-	}
-	err := netns.Do(router, func() error {
-		return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(forwarding), 0)
-	})
-	if err != nil {
-		return fmt.Errorf("set up kernel forwarding: %w", err)
 	}
 	return nil
 }
@@ -216,7 +274,10 @@ const awaitTimeout = 60 * time.Second
 func (d *bed) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
 	defer cancel()
-	p := paths[d.side]
+	p := paths[baseline]
+	if d.router == msee {
+		p = paths[subject]
+	}
 	for {
 		out, err := output(ctx, customer, "ping", "-n", "-c", "1", "-W", "1", "-I", p.from, p.to)
 		if err == nil {
@@ -237,7 +298,7 @@ func (d *bed) ingress(reverse bool) (frames, octets uint64, err error) {
 	if reverse {
 		device, port = "eth2", "core"
 	}
-	if d.side == baseline {
+	if d.router != msee {
 		return linkReceived(router, device)
 	}
 	ports, err := api.NewClient(router).Ports()
@@ -273,4 +334,51 @@ func linkReceived(node, device string) (frames, octets uint64, err error) {
 		return 0, 0, fmt.Errorf("read counters: %s of %s: %w", device, node, err)
 	}
 	return frames, octets, nil
+}
+
+// prepareFlood makes the bed ready for a flood: the VNet's device drops it, and
+// the router's takes frames in its own time (NAPI), which the sender needs and
+// any device with an XDP program has anyway.
+func (d *bed) prepareFlood(ctx context.Context) (restore func(), err error) {
+	sink, err := atIngress(vnet, "eth1", dropFlood())
+	if err != nil {
+		return nil, err
+	}
+	if out, err := output(ctx, router, "ethtool", "-K", "eth1", "gro", "on"); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %s", err, lastLine(out)), sink.Close())
+	}
+	return func() {
+		sink.Close()
+		output(context.WithoutCancel(ctx), router, "ethtool", "-K", "eth1", "gro", "off")
+	}, nil
+}
+
+// flood returns the sender of a side.
+func (d *bed) flood(s side, u udpFlood) (f flood, err error) {
+	p := paths[s]
+	f = flood{node: customer, device: "eth1", octets: u.octets, flows: u.flows,
+		from: netip.MustParseAddr(p.from), dst: netip.MustParseAddr(p.to)}
+	if s == subject {
+		f.ctag = benchVLAN
+	}
+	f.to, err = macOf(router, "eth1")
+	return f, err
+}
+
+// benchVLAN is the peering's tag in testdata/dot1q.yaml.
+const benchVLAN = 100
+
+// macOf returns a device's MAC.
+func macOf(node, device string) (mac [6]byte, err error) {
+	err = netns.Do(node, func() error {
+		link, err := netlink.LinkByName(device)
+		if err == nil {
+			mac = [6]byte(link.Attrs().HardwareAddr)
+		}
+		return err
+	})
+	if err != nil {
+		return mac, fmt.Errorf("find address of %s of %s: %w", device, node, err)
+	}
+	return mac, nil
 }

@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"encoding/xml"
+	"io"
 	"math"
+	"net/netip"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -221,7 +225,7 @@ func TestOwnCPUIsCounted(t *testing.T) {
 
 func TestPreflightNamesEverythingMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	err := preflight(rows(), options{msee: filepath.Join(t.TempDir(), "none")})
+	err := preflight(rows(true), options{msee: filepath.Join(t.TempDir(), "none")})
 	if err == nil {
 		t.Fatal("nothing is missing")
 	}
@@ -235,7 +239,7 @@ func TestPreflightNamesEverythingMissing(t *testing.T) {
 // TestBeds reads the topologies, and the MSEE's configuration in them, as the
 // bench and the MSEE will.
 func TestBeds(t *testing.T) {
-	for _, r := range rows() {
+	for _, r := range rows(true) {
 		if r.bed == "" {
 			continue
 		}
@@ -277,5 +281,57 @@ func TestRowNames(t *testing.T) {
 	slices.Sort(names)
 	if len(slices.Compact(slices.Clone(names))) != len(names) {
 		t.Errorf("names are not unique: %v", names)
+	}
+}
+
+// TestPlotIsXML draws results, one of them far off the scale.
+func TestPlotIsXML(t *testing.T) {
+	svg := plot([]result{{Name: "a", Ratio: 0.5, RatioMin: 0.4, RatioMax: 0.6, Baseline: against{Name: "kernel"}}, {Name: "b", Ratio: 80, RatioMax: 90}})
+	dec := xml.NewDecoder(strings.NewReader(svg))
+	for {
+		if _, err := dec.Token(); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatalf("%v in %s", err, svg)
+		}
+	}
+	if !strings.Contains(svg, "0.500 of kernel<") || !strings.Contains(svg, "→") {
+		t.Errorf("values are missing in %s", svg)
+	}
+}
+
+// TestFloodFrames checks that all flows have one checksum, and that it is right.
+func TestFloodFrames(t *testing.T) {
+	f := flood{from: netip.MustParseAddr("10.1.0.10"), dst: netip.MustParseAddr("10.100.1.10"), octets: 64, ctag: 100}
+	b := f.frame([]byte{2, 0, 0, 0, 0, 1})
+	udp := b[18+20:]
+	pseudo := uint32(17 + len(udp))
+	for flow := range floodFlows {
+		binary.BigEndian.PutUint16(udp, uint16(floodSource+flow))
+		binary.BigEndian.PutUint16(udp[8:], uint16(floodMark-flow))
+		if sum := checksum(pseudo, b[18+12:18+20], udp); sum != 0 {
+			t.Fatalf("flow %d: checksum is off by %#x", flow, sum)
+		}
+	}
+	if len(b) != 64 || checksum(0, b[18:38]) != 0 || binary.BigEndian.Uint16(b[14:]) != 100 {
+		t.Errorf("frame % x", b)
+	}
+}
+
+func TestPeerRowsNameTheirPeer(t *testing.T) {
+	found := map[string]forwarder{}
+	for _, r := range rows(true) {
+		if r.opponent != "" {
+			found[r.name] = r.forwarder(baseline)
+			if r.baseline != string(r.opponent) || r.forwarder(subject) != msee {
+				t.Errorf("%s: baseline %s, opponent %s", r.name, r.baseline, r.opponent)
+			}
+		}
+	}
+	for name, want := range map[string]forwarder{"tcp1_dot1q_fwd_ovs": ovsTSO, "tcp4_dot1q_rev_ovs": ovsTSO,
+		"udp64_dot1q_ovs": ovsXDP, "udp64_flows_dot1q_dpdk": dpdkXDP} {
+		if found[name] != want {
+			t.Errorf("%s is measured against %q, want %s", name, found[name], want)
+		}
 	}
 }

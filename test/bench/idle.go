@@ -15,21 +15,47 @@ const pingInterval = 10 * time.Millisecond
 
 // pingIdle is the round trip time through a router that has nothing else to do.
 func pingIdle(ctx context.Context, b *bench, s side) (reading, error) {
+	rtts, lost, err := pings(ctx, b, s)
+	if err != nil {
+		return reading{}, err
+	}
+	return reading{quantile(rtts, 0.5), map[string]float64{"p99": quantile(rtts, 0.99), "lost": lost}}, nil
+}
+
+// pingLoad is the 99th percentile beside one TCP flow at full speed.
+func pingLoad(ctx context.Context, b *bench, s side) (reading, error) {
+	type outcome struct {
+		report *iperfReport
+		err    error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		report, err := iperf(ctx, paths[s], b.seconds+2)
+		done <- outcome{report, err}
+	}()
+	time.Sleep(time.Second) // it is at full speed then
+	rtts, lost, err := pings(ctx, b, s)
+	o := <-done
+	if err = errors.Join(err, o.err); err != nil {
+		return reading{}, err
+	}
+	return reading{quantile(rtts, 0.99), map[string]float64{
+		"p50": quantile(rtts, 0.5), "lost": lost, "gbps": o.report.End.SumReceived.BitsPerSecond / 1e9,
+	}}, nil
+}
+
+// pings returns the round trip times of a run in microseconds, sorted.
+func pings(ctx context.Context, b *bench, s side) (rtts []float64, lost float64, err error) {
 	p := paths[s]
 	count := int(time.Duration(b.seconds) * time.Second / pingInterval)
 	out, err := output(ctx, customer, "ping", "-n", "-i", fmt.Sprint(pingInterval.Seconds()), "-c", strconv.Itoa(count),
 		"-W", "1", "-I", p.from, p.to)
-	if err != nil {
-		return reading{}, fmt.Errorf("%w: %s", err, lastLine(out))
-	}
-	rtts := parsePing(out)
+	rtts = parsePing(out)
 	if len(rtts) == 0 {
-		return reading{}, errors.New("ping printed no round trip times")
+		return nil, 0, fmt.Errorf("ping printed no round trip times: %w: %s", err, lastLine(out))
 	}
 	slices.Sort(rtts)
-	return reading{quantile(rtts, 0.5), map[string]float64{
-		"p99": quantile(rtts, 0.99), "lost": float64(count - len(rtts)),
-	}}, nil
+	return rtts, float64(count - len(rtts)), nil
 }
 
 var pingTime = regexp.MustCompile(`time=([0-9.]+) ms`)

@@ -35,6 +35,8 @@ type options struct {
 	seconds int
 	retries int
 	rows    *regexp.Regexp
+	peers   bool
+	plot    string
 }
 
 func main() {
@@ -53,7 +55,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	var selected []*row
-	for _, r := range rows() {
+	for _, r := range rows(o.peers) {
 		if o.rows.MatchString(r.name) {
 			selected = append(selected, r)
 		}
@@ -86,6 +88,8 @@ func parseFlags() (options, error) {
 	flag.IntVar(&o.rounds, "rounds", 5, "how often subject and baseline are measured in turn")
 	flag.IntVar(&o.seconds, "seconds", 5, "how long each run takes; in-process rows take a fifth")
 	flag.IntVar(&o.retries, "retries", 3, "how often a run that others disturb is made again")
+	flag.BoolVar(&o.peers, "peers", false, "measure against other dataplanes too, in rows of their own")
+	flag.StringVar(&o.plot, "plot", "", "draw the ratios here as SVG")
 	flag.Parse()
 	if flag.NArg() > 0 || o.rounds < 1 || o.seconds < 1 || o.retries < 0 {
 		flag.Usage()
@@ -124,6 +128,7 @@ func preflight(selected []*row, o options) error {
 		}
 		command("iperf3")
 		command("ping")
+		command("ethtool")
 		if _, err := os.Stat(o.msee); err != nil {
 			missing = append(missing, fmt.Errorf("there is no msee executable: make build, or -msee FILE: %w", err))
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"regexp"
 	"slices"
 )
 
@@ -15,6 +16,8 @@ type row struct {
 	// is that value, and nothing is measured for it.
 	baseline string
 	target   float64
+	// opponent is who forwards for the baseline, "" for the kernel.
+	opponent forwarder
 	// bed is the topology (testdata/BED.yaml) that the row needs, "" for none.
 	bed string
 	// measure makes one run.
@@ -41,7 +44,7 @@ type reading struct {
 const kernelForwarding = "kernel_forwarding"
 
 // rows returns all rows in the order of measurement: those of a bed together.
-func rows() []*row {
+func rows(peers bool) []*row {
 	tcpRow := func(name, bed string, flow tcp) *row {
 		return &row{name: name, unit: "Gb/s", baseline: kernelForwarding, bed: bed, measure: flow.measure}
 	}
@@ -49,7 +52,7 @@ func rows() []*row {
 		return &row{name: name, unit: "ns", smaller: true, baseline: "bart_table",
 			measure: goBench{pkg: pkg, bench: bench, unit: "ns/op", sides: [2]string{"fib", "bart_table"}}.measure}
 	}
-	return slices.Concat(fastPathRows(), []*row{
+	list := slices.Concat(fastPathRows(), []*row{
 		{name: "pipeline_dot1q_10k_ns", unit: "ns", smaller: true, baseline: "target", target: 50,
 			measure: goBench{pkg: "msee/dataplane", bench: "PipelineDot1Q10k", unit: "ns/frame"}.measure},
 		lookup("lookup4_10k_ns", "msee/dataplane/fib", "Lookup4/10k"),
@@ -62,16 +65,46 @@ func rows() []*row {
 		tcpRow("tcp4_dot1q_fwd", "dot1q", tcp{flows: 4}),
 		tcpRow("tcp4_dot1q_rev", "dot1q", tcp{flows: 4, reverse: true}),
 		{name: "udp1400_dot1q", unit: "Mpps", baseline: kernelForwarding, bed: "dot1q", measure: udp{octets: 1400}.measure},
+		{name: "udp64_dot1q", unit: "Mpps", baseline: kernelForwarding, bed: "dot1q", measure: udpFlood{octets: 64, flows: 1}.measure},
+		{name: "udp64_flows_dot1q", unit: "Mpps", baseline: kernelForwarding, bed: "dot1q", measure: udpFlood{octets: 64, flows: floodFlows}.measure},
+		{name: "udp64_overload", unit: "%", baseline: "target", target: 95, bed: "dot1q", measure: udpFlood{octets: 64, flows: floodFlows}.overload},
 		{name: "ping_idle_p50", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q", measure: pingIdle},
+		{name: "ping_load_p99", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q", measure: pingLoad},
 		{name: "idle_cpu_percent", unit: "%", smaller: true, baseline: "target", target: 2, bed: "dot1q", measure: idleCPU},
 
 		tcpRow("tcp1_qinq_fwd", "qinq", tcp{flows: 1}),
 	}, bgpRows())
+	if peers {
+		list = append(list, peerRows(list)...)
+	}
+	return list
+}
+
+// peerRows are those of list that peers are measured for too.
+func peerRows(list []*row) (more []*row) {
+	for _, p := range []struct {
+		suffix string
+		peer   forwarder
+		rows   *regexp.Regexp
+	}{
+		{"_ovs", ovsTSO, regexp.MustCompile(`^tcp._dot1q`)},
+		{"_ovs", ovsXDP, regexp.MustCompile(`^udp64.*_dot1q$`)},
+		{"_dpdk", dpdkXDP, regexp.MustCompile(`^udp64.*_dot1q$`)},
+	} {
+		for _, r := range list {
+			if p.rows.MatchString(r.name) {
+				copied := *r
+				copied.name, copied.baseline, copied.opponent = r.name+p.suffix, string(p.peer), p.peer
+				more = append(more, &copied)
+			}
+		}
+	}
+	return more
 }
 
 func rowNames() []string {
 	var names []string
-	for _, r := range rows() {
+	for _, r := range rows(true) {
 		names = append(names, r.name)
 	}
 	return names

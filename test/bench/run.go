@@ -56,7 +56,7 @@ func (b *bench) run(ctx context.Context, selected []*row) (err error) {
 			continue
 		}
 		results = append(results, summarise(r, samples, b.where))
-		if err := writeJSON(b.out, results); err != nil {
+		if err := errors.Join(writeJSON(b.out, results), writePlot(b.plot, results)); err != nil {
 			return err
 		}
 	}
@@ -97,7 +97,7 @@ func noiseMark(s sample) string {
 // quietRun makes a run, again if others disturbed it, and keeps the quietest.
 func (b *bench) quietRun(ctx context.Context, r *row, s side) (sample, error) {
 	if b.bed != nil {
-		if err := b.bed.use(ctx, s); err != nil {
+		if err := b.bed.use(ctx, r.forwarder(s)); err != nil {
 			return sample{}, err
 		}
 	}

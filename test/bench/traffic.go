@@ -68,11 +68,103 @@ func (u udp) measure(ctx context.Context, b *bench, s side) (reading, error) {
 	return reading{float64(after-before) / report.End.Sum.Seconds / 1e6, extra}, nil
 }
 
+// udpFlood is small UDP frames from a sender that is faster than any router; the
+// value is what arrives.
+type udpFlood struct{ octets, flows int }
+
+// floodWarmup is how long a flood runs before it is measured.
+const floodWarmup = time.Second
+
+func (u udpFlood) measure(ctx context.Context, b *bench, s side) (reading, error) {
+	restore, err := b.bed.prepareFlood(ctx)
+	if err != nil {
+		return reading{}, err
+	}
+	defer restore()
+	mpps, extra, err := u.delivered(ctx, b, s, 0)
+	return reading{mpps, extra}, err
+}
+
+// overload compares what arrives of all that the sender can send with what
+// arrives of a little more than that: how much of its best the router keeps.
+func (u udpFlood) overload(ctx context.Context, b *bench, s side) (reading, error) {
+	restore, err := b.bed.prepareFlood(ctx)
+	if err != nil {
+		return reading{}, err
+	}
+	defer restore()
+	flooded, extra, err := u.delivered(ctx, b, s, 0)
+	if err != nil {
+		return reading{}, err
+	}
+	best := flooded
+	for _, share := range []float64{1, 1.15} {
+		got, _, err := u.delivered(ctx, b, s, share*flooded*1e6)
+		if err != nil {
+			return reading{}, err
+		}
+		best = max(best, got)
+	}
+	extra["bestMpps"], extra["floodedMpps"] = best, flooded
+	return reading{100 * flooded / best, extra}, nil
+}
+
+// delivered floods with so many frames a second, 0 for all it can, and returns
+// how many millions a second reach the VNet's device.
+func (u udpFlood) delivered(ctx context.Context, b *bench, s side, perSecond float64) (mpps float64, extra map[string]float64, err error) {
+	f, err := b.bed.flood(s, u)
+	if err != nil {
+		return 0, nil, err
+	}
+	f.perSecond = perSecond
+	sending, cancel := context.WithTimeout(ctx, floodWarmup+time.Duration(b.seconds)*time.Second+time.Minute)
+	defer cancel()
+	type outcome struct {
+		rate float64
+		err  error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		rate, err := f.run(sending)
+		done <- outcome{rate, err}
+	}()
+	select {
+	case o := <-done: // too early
+		return 0, nil, errors.Join(o.err, ctx.Err())
+	case <-time.After(floodWarmup):
+	}
+	m, err := b.bed.watch(false)
+	if err != nil {
+		return 0, nil, err
+	}
+	before, _, err := linkReceived(vnet, "eth1")
+	if err != nil {
+		return 0, nil, err
+	}
+	began := time.Now()
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Duration(b.seconds) * time.Second):
+	}
+	after, _, err := linkReceived(vnet, "eth1")
+	if err != nil {
+		return 0, nil, err
+	}
+	took := time.Since(began)
+	if extra, err = m.done(); err != nil {
+		return 0, nil, err
+	}
+	cancel()
+	o := <-done
+	extra["offeredMpps"] = o.rate / 1e6
+	return float64(after-before) / took.Seconds() / 1e6, extra, o.err
+}
+
 // meter explains a run: what the router saw and what it took.
 type meter struct {
 	bed            *bed
 	reverse        bool
-	pid            int // of the MSEE; 0 for the kernel, whose time is everybody's
+	pid            int // of the router; 0 for the kernel, whose time is everybody's
 	cpu            cpuUse
 	router         time.Duration
 	frames, octets uint64
@@ -83,10 +175,8 @@ type meter struct {
 func (d *bed) watch(reverse bool) (*meter, error) {
 	m := &meter{bed: d, reverse: reverse}
 	var err error
-	if d.side == subject {
-		if m.pid, err = d.pid(); err != nil {
-			return nil, err
-		}
+	if m.pid, err = d.routerPID(); err != nil {
+		return nil, err
 	}
 	return m, m.read()
 }
@@ -98,8 +188,10 @@ func (m *meter) read() (err error) {
 	if m.cpu, err = takeCPU(); err != nil || m.pid == 0 {
 		return err
 	}
-	if m.drops, err = m.bed.drops(); err != nil {
-		return err
+	if m.bed.router == msee {
+		if m.drops, err = m.bed.drops(); err != nil {
+			return err
+		}
 	}
 	m.router, err = processCPU(m.pid)
 	return err
@@ -121,7 +213,9 @@ func (m *meter) done() (map[string]float64, error) {
 	}
 	seconds := (m.router - before.router).Seconds()
 	extra["routerCPUSeconds"] = seconds
-	extra["routerDrops"] = float64(m.drops - before.drops)
+	if m.bed.router == msee {
+		extra["routerDrops"] = float64(m.drops - before.drops)
+	}
 	if seconds > 0 {
 		extra["gbpsPerRouterCore"] = octets * 8 / 1e9 / seconds
 		extra["mframesPerRouterCore"] = frames / 1e6 / seconds
