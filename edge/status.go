@@ -205,6 +205,9 @@ func (e *Edge) Sessions() (rows []SessionStatus, err error) {
 				} else if why := s.whyBFD(); why != "" {
 					row.Reason = why
 				}
+				if left := time.Until(s.sweepAt); left > 0 && row.State != bgp.StateEstablished && counts.Received > 0 {
+					row.Reason += fmt.Sprintf("; graceful restart: its routes stay in use for %v more", left.Round(time.Second))
+				}
 				rows = append(rows, row)
 			}
 		}

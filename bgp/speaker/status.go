@@ -71,11 +71,35 @@ func (w *watch) noteSent(n notification, detail string) {
 	s.noteLocked(w, text)
 }
 
+// advice says what an operator can do about a NOTIFICATION of the peer's, where
+// its name does not.
+var advice = map[[2]uint8]string{
+	{1, 0}: "it could not read a message of ours", {1, 1}: "it could not read a message of ours",
+	{1, 2}: "it could not read a message of ours", {1, 3}: "it could not read a message of ours",
+	{2, 3}:  "our router ID does not suit it: is it its own?",
+	{2, 5}:  "it wants other authentication than TCP-MD5",
+	{2, 6}:  "our hold time does not suit it",
+	{2, 7}:  "it demands a capability that is not offered here, or the address family is not activated for this neighbor there",
+	{4, 0}:  "it has heard nothing from here for its hold time: is the link loaded, or lossy one way?",
+	{6, 1}:  "it was told more prefixes than its maximum-prefix for this neighbor; it may stay down there until it is cleared",
+	{6, 3}:  "the neighbor was removed there",
+	{6, 5}:  "it has no neighbor of this address, or takes no connections now",
+	{6, 7}:  "both sides had dialled; the other connection stays",
+	{6, 8}:  "it is out of memory or at a limit of its own",
+	{6, 10}: "its BFD for this neighbor went down: look at the link",
+}
+
 // explainReceived puts a NOTIFICATION of the peer in words.
 func (s *session) explainReceived(n notification) string {
 	text := "peer sent " + n.String()
 	if n.code == 2 && n.subcode == 2 {
-		text += fmt.Sprintf(": it expects another AS here than ours, %d", s.cfg.LocalAS)
+		return text + fmt.Sprintf(": it expects another AS here than ours, %d", s.cfg.LocalAS)
+	}
+	if n.code == 3 {
+		return text + ": it found an UPDATE of ours malformed"
+	}
+	if why := advice[[2]uint8{n.code, n.subcode}]; why != "" {
+		text += ": " + why
 	}
 	return text
 }

@@ -427,7 +427,7 @@ func learnMillion(ctx context.Context, b *bench, s side) (l learnt, err error) {
 			n, err := d.inFIB()
 			return n >= manyPrefixes, err
 		}
-		return d.accepted(manyPrefixes)
+		return d.accepted(manyPrefixes), nil
 	})
 	l.took = time.Since(began)
 	l.cpu, l.rss = cpuOf(pids)-cpu, rssOf(pids)-rss
@@ -438,13 +438,14 @@ func learnMillion(ctx context.Context, b *bench, s side) (l learnt, err error) {
 }
 
 // accepted reports whether the sessions of msee have so many prefixes together.
-func (d *bgpBed) accepted(want int) (bool, error) {
+// One that is too busy to say has not.
+func (d *bgpBed) accepted(want int) bool {
 	rows, err := api.NewClient(bgpInstance).Sessions()
 	n := 0
 	for _, r := range rows {
 		n += r.Accepted
 	}
-	return n >= want, err
+	return err == nil && n >= want
 }
 
 // routerPIDs are the processes of the router.
@@ -547,7 +548,7 @@ func manyVRFs(ctx context.Context, b *bench, s side) (reading, error) {
 		err = errors.Join(err, <-connected)
 	}
 	if err == nil {
-		err = await(ctx, "all routes", func() (bool, error) { return d.accepted(len(injectors) * vrfRoutes) })
+		err = await(ctx, "all routes", func() (bool, error) { return d.accepted(len(injectors) * vrfRoutes), nil })
 	}
 	took := time.Since(began)
 	if err == nil {
