@@ -6,6 +6,8 @@
 //	GET  /v1/audit      what the audits of FIB against RIB have found
 //	POST /v1/audit      audit now
 //	GET  /v1/circuits/{circuit}/peerings/{peering}/…    see diagnostics.go
+//	GET  /v1/macsec /v1/mka
+//	POST /v1/macsec/rotate[?port=NAME][&ckn=HEX][&sak=only]
 //	POST /v1/reload     read the configuration file again and apply it
 //
 // Every answer is JSON; an error is {"error": "…"} with a status of 4xx or 5xx.
@@ -136,6 +138,9 @@ func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler 
 	handleFastPath(mux, e)
 	mux.HandleFunc("GET /v1/audit", answer(func(*http.Request) (any, error) { return rows(e.Audits()) }))
 	mux.HandleFunc("POST /v1/audit", answer(func(*http.Request) (any, error) { return rows(e.Audit()) }))
+	mux.HandleFunc("GET /v1/macsec", answer(func(*http.Request) (any, error) { return rows(e.MACsec()) }))
+	mux.HandleFunc("GET /v1/mka", answer(func(*http.Request) (any, error) { return rows(e.MKA()) }))
+	mux.HandleFunc("POST /v1/macsec/rotate", answer(func(r *http.Request) (any, error) { return rotate(e, r.URL.Query()) }))
 	mux.HandleFunc("POST /v1/reload", answer(func(*http.Request) (any, error) {
 		changes, err := rows(reload())
 		return ReloadResult{changes}, err
@@ -167,13 +172,18 @@ type failure struct {
 	Error string `json:"error"`
 }
 
+// errBadRequest is wrapped by errors about what was asked.
+var errBadRequest = errors.New("bad request")
+
 // statusOf tells the caller's mistakes from ours.
 func statusOf(err error) int {
 	var faults config.Faults
 	switch {
 	case errors.As(err, &faults):
 		return http.StatusUnprocessableEntity
-	case errors.Is(err, edge.ErrNoVRF), errors.Is(err, edge.ErrNoPeering):
+	case errors.Is(err, errBadRequest):
+		return http.StatusBadRequest
+	case errors.Is(err, edge.ErrNoVRF), errors.Is(err, edge.ErrNoPeering), errors.Is(err, edge.ErrNoMKA):
 		return http.StatusNotFound
 	case errors.Is(err, edge.ErrStopped):
 		return http.StatusServiceUnavailable

@@ -77,6 +77,21 @@ func (c *Client) BFD() (v []edge.BFDStatus, err error) {
 func (c *Client) Ports() (v []edge.PortStatus, err error) {
 	return v, c.call(http.MethodGet, "ports", &v)
 }
+func (c *Client) MACsec() (v []edge.MACsecStatus, err error) {
+	return v, c.call(http.MethodGet, "macsec", &v)
+}
+func (c *Client) MKA() (v []edge.MKAStatus, err error) {
+	return v, c.call(http.MethodGet, "mka", &v)
+}
+
+// RotateMACsec is edge.RotateMACsec; ckn is in hexadecimal digits, or empty.
+func (c *Client) RotateMACsec(port, ckn string, sakOnly bool) (v []edge.Rotation, err error) {
+	q := url.Values{"port": {port}, "ckn": {ckn}}
+	if sakOnly {
+		q.Set("sak", "only")
+	}
+	return v, c.call(http.MethodPost, "macsec/rotate?"+q.Encode(), &v)
+}
 func (c *Client) Reload() (v ReloadResult, err error) {
 	return v, c.call(http.MethodPost, "reload", &v)
 }

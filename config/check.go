@@ -68,6 +68,7 @@ func (r *reader) unique(seen registry, name, path, what string) {
 }
 
 func (r *reader) checkPorts(ports []portSpec) {
+	r.checkCrossConnects(ports)
 	names, devices := registry{}, registry{}
 	for _, p := range ports {
 		r.unique(names, p.Name, p.path+".name", "port")
@@ -75,6 +76,28 @@ func (r *reader) checkPorts(ports []portSpec) {
 			r.fault(p.path+".device", quote(p.Device), "device used twice", "another one: "+r.where(first)+" has it")
 		} else {
 			devices[p.Device] = p.path + ".device"
+		}
+	}
+}
+
+// checkCrossConnects wants cross-connected ports to name each other.
+func (r *reader) checkCrossConnects(ports []portSpec) {
+	for _, p := range ports {
+		if p.CrossConnect == "" {
+			continue
+		}
+		path := p.path + ".crossConnect"
+		switch other := findPort(ports, p.CrossConnect); {
+		case other == nil:
+			names := make([]string, len(ports))
+			for i := range ports {
+				names[i] = ports[i].Name
+			}
+			r.noSuch(path, p.CrossConnect, "port", names)
+		case other.Name == p.Name:
+			r.fault(path, quote(p.CrossConnect), "the port itself", "another port")
+		case other.CrossConnect != p.Name:
+			r.fault(path, quote(p.CrossConnect), "the other port does not say so", fmt.Sprintf("crossConnect: %s on port %s", p.Name, other.Name))
 		}
 	}
 }
@@ -91,6 +114,11 @@ func (r *reader) portOf(ports []portSpec, name, path string) *portSpec {
 			names[i] = ports[i].Name
 		}
 		r.noSuch(path+".port", name, "port", names)
+		return nil
+	}
+	if p.CrossConnect != "" {
+		r.fault(path+".port", quote(name), "a port with crossConnect: its frames are not the router's", "another port")
+		return nil
 	}
 	return p
 }

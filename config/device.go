@@ -44,6 +44,9 @@ type Port struct {
 	TPID   uint16  // EtherType of the outer tag: 0x8100 or 0x88a8
 	CPU    *int    `json:",omitempty"` // the processor that forwards what it receives; nil: any
 	MACsec *MACsec `json:",omitempty"` // nil: frames are in clear
+	// CrossConnect is the port that all frames of this one leave by, unread,
+	// and whose leave by this one; "" on a port of the router.
+	CrossConnect string
 	// DirectGbps is the bandwidth of an ExpressRoute Direct port, 0 on a
 	// provider's port and on a gateway.
 	DirectGbps int

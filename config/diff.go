@@ -125,7 +125,7 @@ func inventory(d *Device) map[objectKey]fields {
 	}
 	for _, p := range d.Ports {
 		f := fields{
-			{"Device", p.Device}, {"Type", p.Type}, {"TPID", fmt.Sprintf("%#04x", p.TPID)},
+			{"Device", p.Device}, {"Type", p.Type}, {"TPID", fmt.Sprintf("%#04x", p.TPID)}, {"CrossConnect", p.CrossConnect},
 			{"DirectGbps", fmt.Sprint(p.DirectGbps)},
 		}
 		if p.CPU != nil {

@@ -151,6 +151,7 @@ func (r *reader) ports(o *object) []portSpec {
 			p.CPU = &cpu
 		}
 		p.MACsec = r.macsec(o)
+		p.CrossConnect = value(o, "crossConnect", optional, text, anyText)
 		p.DirectGbps = int(value(o, "bandwidthInGbps", optional, number, circuit.CheckDirectBandwidth))
 		ports = append(ports, p)
 	})

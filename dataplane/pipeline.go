@@ -75,6 +75,10 @@ func (w *Worker) forward(frames []port.Frame) {
 	for i := range ps {
 		ps[i] = packet{Frame: &frames[i]}
 	}
+	if w.port.CrossConnect != nil {
+		w.crossConnect(ps)
+		return
+	}
 	w.admit(ps)
 	w.unprotect(ps)
 	w.demux(ps)

@@ -41,12 +41,21 @@ type Port struct {
 	// port has no MACsec. It stays the same in every table of the port.
 	SecY *macsec.SecY
 
+	// CrossConnect is where all frames go, unread: no subinterface of this port
+	// gets any. Nil on a port of the router.
+	CrossConnect *CrossConnect
+
 	// Arrays rather than maps: a tag is its own index. dot1q[0] is the
 	// untagged subinterface.
 	dot1q [4096]*Subinterface
 	qinq  [4096]*[4096]*Subinterface
 	// inject lists whose TAPs this port's worker reads.
 	inject []*Subinterface
+}
+
+// CrossConnect is the other port of a cross-connect.
+type CrossConnect struct {
+	Port int // Port.Index
 }
 
 // NewPort makes the demultiplexing table of a port for its subinterfaces.

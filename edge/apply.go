@@ -37,6 +37,7 @@ type portState struct {
 	bfd      []*dataplane.BFDSession // its worker's
 	secy     *macsec.SecY            // nil without MACsec
 	static   *config.StaticKeys      // that secy has; nil with MKA
+	kay      *kay                    // nil without MKA
 }
 
 // vrf is a running VRF.
@@ -225,6 +226,7 @@ func (e *Edge) closePort(p *portState) {
 	if err := p.port.Close(); err != nil {
 		e.log.Error("close port", "port", p.cfg.Name, "err", err)
 	}
+	p.kay.close()
 	if p.secy != nil {
 		p.secy.Close()
 	}
@@ -320,7 +322,7 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 	}
 	closedPorts := e.setPorts(dev, m)
 	for _, p := range e.ports {
-		if err := e.setMACsec(p); err != nil {
+		if err := errors.Join(e.setMACsec(p), e.setKaY(p)); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("port %s: MACsec: %w", p.cfg.Name, err))
 		}
 	}
@@ -557,6 +559,12 @@ func (e *Edge) portTables() []*dataplane.Port {
 		}
 		tables[p.index] = dataplane.NewPort(p.index, p.cfg.Name, p.port, p.cfg.TPID, p.counters, subs, origins)
 		tables[p.index].SecY = p.secy
+		if p.kay != nil {
+			tables[p.index].EAPOL = p.kay.eapol
+		}
+		if other := e.ports[p.cfg.CrossConnect]; other != nil {
+			tables[p.index].CrossConnect = &dataplane.CrossConnect{Port: other.index}
+		}
 	}
 	return tables
 }

@@ -60,7 +60,7 @@ func takeSurvey(ctx context.Context, st *state, t *Topology, o *Options) *survey
 		case n.Kind == KindFRR && n.BGP != nil:
 			s.frr(ctx, st.Lab, n)
 		case n.Kind == KindMSEE || n.Kind == KindGateway:
-			s.device(st.Lab, n, o)
+			s.device(st.Lab, t, n, o)
 		}
 	}
 	return s
@@ -123,7 +123,7 @@ func (s *survey) frrRoutes(ctx context.Context, n *Node, run frr.Runner) {
 }
 
 // device asks an msee daemon, if there is a way to.
-func (s *survey) device(lab string, n *Node, o *Options) {
+func (s *survey) device(lab string, t *Topology, n *Node, o *Options) {
 	if o.Status == nil {
 		return
 	}
@@ -132,7 +132,7 @@ func (s *survey) device(lab string, n *Node, o *Options) {
 		s.miss("%s: %v", n.Name, err)
 		return
 	}
-	if len(sessions) == 0 {
+	if len(sessions) == 0 && t.isRouter(n) {
 		s.miss("%s: no BGP sessions yet", n.Name)
 	}
 	for _, x := range sessions {

@@ -101,16 +101,31 @@ func (p prefixes) of(role string) netip.Prefix {
 	return p.Primary
 }
 
-func describeDevice(t *Topology, n *Node) nodeCard {
-	var c deviceConfig
+// deviceConfig reads the configuration of an msee or gateway node; what cannot
+// be read is left out.
+func (t *Topology) deviceConfig(n *Node) (c deviceConfig) {
 	if text, err := t.DaemonConfig(n); err == nil {
-		_ = yaml.Unmarshal(text, &c) // what cannot be read is not shown
+		_ = yaml.Unmarshal(text, &c)
 	}
+	return c
+}
+
+// isRouter reports whether a node's daemon has BGP sessions: one with
+// cross-connected ports alone has none.
+func (t *Topology) isRouter(n *Node) bool {
+	c := t.deviceConfig(n)
+	return len(c.Circuits) > 0 || len(c.Connections) > 0
+}
+
+func describeDevice(t *Topology, n *Node) nodeCard {
+	c := t.deviceConfig(n)
 	var card nodeCard
 	inSubnet := 4 + map[string]int{"secondary": 1}[c.Device.Role]
 	if n.Kind == KindGateway {
 		card.title = fmt.Sprintf("%s · %s instance %d", n.Name, c.Gateway.Name, c.Gateway.Instance)
 		inSubnet = 12 + c.Gateway.Instance
+	} else if !t.isRouter(n) {
+		card.title = n.Name + " · cross-connect"
 	} else {
 		card.title = n.Name + " · MSEE " + c.Device.Role
 	}

@@ -18,9 +18,12 @@ type Topology struct {
 	// Shared holds, per kind of node (msee, gateway), configuration keys that
 	// every node of that kind gets; what the node has itself goes first.
 	Shared map[string]*yaml.Node `yaml:"shared"`
-	Nodes  []Node                `yaml:"nodes"`
-	Links  []Link                `yaml:"links"`
-	Checks []Probe               `yaml:"checks"`
+	// Environment is that of all msee daemons, for secrets that their
+	// configurations name as env:NAME. In a lab they are secret to nobody.
+	Environment map[string]string `yaml:"environment"`
+	Nodes       []Node            `yaml:"nodes"`
+	Links       []Link            `yaml:"links"`
+	Checks      []Probe           `yaml:"checks"`
 
 	file   string
 	source []byte

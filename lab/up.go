@@ -269,6 +269,10 @@ func (b *builder) startOne(d daemonConfig) error {
 	defer log.Close()
 	cmd := exec.Command(d.Argv[0], d.Argv[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
+	cmd.Env = os.Environ()
+	for name, value := range b.t.Environment {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := enter(b.lab, d.node, cmd.Start); err != nil {
 		return err

@@ -94,6 +94,13 @@ func showCommand() *cobra.Command {
 	add("public-prefixes", "Customers' advertisedPublicPrefixes and their validation",
 		func(c *api.Client) (any, error) { return c.PublicPrefixes() }, printer(api.ShowPublicPrefixes))
 	addDiagnostics(show, &device, &asJSON)
+	add("macsec", "MACsec ports: secured or why not, keys in use, counters",
+		func(c *api.Client) (any, error) { return c.MACsec() }, printer(api.ShowMACsec))
+	add("mka", "MACsec key agreement: CAKs, peers, key server, journal",
+		func(c *api.Client) (any, error) { return c.MKA() },
+		func(w io.Writer, v any) error {
+			return printer(func(w io.Writer, rows []edge.MKAStatus) error { return api.ShowMKA(w, rows, time.Now()) })(w, v)
+		})
 	var all bool
 	counters := add("counters", "What became of each received frame: verdicts by port",
 		func(c *api.Client) (any, error) { return c.Ports() },

@@ -36,15 +36,15 @@ func (e EventKind) Trouble() bool {
 
 // Event is an entry of a KaY's journal.
 type Event struct {
-	At   time.Time
-	Kind EventKind
-	CKN  []byte     // of the participant; nil if it is about none
-	Key  string     // its key's name
-	Peer macsec.SCI // 0 if it is about none
-	Text string
+	At   time.Time  `json:"at"`
+	Kind EventKind  `json:"kind"`
+	CKN  CKN        `json:"ckn,omitempty"`  // of the participant; nil if it is about none
+	Key  string     `json:"key,omitempty"`  // its key's name
+	Peer macsec.SCI `json:"peer,omitempty"` // 0 if it is about none
+	Text string     `json:"text"`
 	// Count is how often it was seen up to Last, which is At for the first.
-	Count int
-	Last  time.Time
+	Count int       `json:"count"`
+	Last  time.Time `json:"last"`
 }
 
 func (e *Event) String() string {
@@ -53,7 +53,7 @@ func (e *Event) String() string {
 		s += e.Peer.String() + " "
 	}
 	if e.Kind == EventPrincipal || e.Kind == EventKey {
-		s += fmt.Sprintf("CKN %x ", e.CKN)
+		s += fmt.Sprintf("CKN %s ", e.CKN)
 	}
 	return s + e.Text
 }
@@ -122,22 +122,22 @@ func (k *KaY) troubled(now time.Time, p *participant, peer macsec.SCI, kind Even
 	k.do(Log{e})
 }
 
-// Counters count frames and SAKs of a KaY. The names in comments are those of
-// OpenConfig's macsec model, where it has one.
+// Counters count frames and SAKs of a KaY, under OpenConfig's names where its
+// macsec model has one.
 type Counters struct {
-	Sent           uint64 // out-mkpdu
-	SentSAK        uint64 // out-sak-mkpdu
-	Received       uint64 // in-mkpdu
-	Taken          uint64 // SAKs installed as member (in-sak-mkpdu)
-	Generated      uint64 // SAKs made as key server
-	Invalid        uint64 // mkpdu-validation-failures
-	UnknownCKN     uint64 // rx-unrecognized-ckn
-	BadICV         uint64 // mkpdu-icv-verification-failures, rx-badicv-pkts
-	Replayed       uint64 // message number not above the last
-	BadPeer        uint64 // mkpdu-bad-peer-failures: one too many, or its SCI changed
-	NotServer      uint64 // SAKs of who is not key server
-	BadUnwrap      uint64 // sak-decryption-failures
-	CipherMismatch uint64 // sak-cipher-mismatch-failures
-	Own            uint64 // MKPDUs of this station that came back
-	Collisions     uint64 // of member identifiers
+	Sent           uint64 `json:"out-mkpdu"`
+	SentSAK        uint64 `json:"out-sak-mkpdu"`
+	Received       uint64 `json:"in-mkpdu"`
+	Taken          uint64 `json:"in-sak-mkpdu"`  // SAKs installed as member
+	Generated      uint64 `json:"sak-generated"` // as key server
+	Invalid        uint64 `json:"mkpdu-validation-failures"`
+	UnknownCKN     uint64 `json:"rx-unrecognized-ckn"`
+	BadICV         uint64 `json:"mkpdu-icv-verification-failures"`
+	Replayed       uint64 `json:"mkpdu-replayed"`          // message number not above the last
+	BadPeer        uint64 `json:"mkpdu-bad-peer-failures"` // one too many, or its SCI changed
+	NotServer      uint64 `json:"sak-not-of-key-server"`
+	BadUnwrap      uint64 `json:"sak-decryption-failures"`
+	CipherMismatch uint64 `json:"sak-cipher-mismatch-failures"`
+	Own            uint64 `json:"mkpdu-own"` // that came back
+	Collisions     uint64 `json:"member-identifier-collisions"`
 }

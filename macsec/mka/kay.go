@@ -322,6 +322,12 @@ func (k *KaY) Promote(now time.Time, ckn []byte) ([]Action, error) {
 	return k.settle(now), nil
 }
 
+// Promotable says why Promote would refuse; nil if it would not.
+func (k *KaY) Promotable(ckn []byte) error {
+	_, err := k.promotable(ckn)
+	return err
+}
+
 func (k *KaY) promotable(ckn []byte) (*participant, error) {
 	was := k.principal
 	if was == nil {

@@ -82,8 +82,8 @@ type MKPDU struct {
 
 // PeerID is a member with a message number of it.
 type PeerID struct {
-	MI MI
-	MN uint32
+	MI MI     `json:"identifier"`
+	MN uint32 `json:"messageNumber"`
 }
 
 // SAKUse tells which SAKs a station uses. The packet numbers are the lowest it

@@ -26,7 +26,7 @@ type handshakeFrame struct {
 	ICVHolds        bool
 	Priority        uint8
 	KeyServer       bool
-	Capability      Capability
+	Capability      uint8
 	SCI, MI         hexBytes
 	MN              uint32
 	Live, Potential []handshakePeer
@@ -102,7 +102,7 @@ func checkHandshakeFrame(h *handshake, f *handshakeFrame) error {
 	}
 	want := &MKPDU{
 		Dst: GroupAddress, Src: [6]byte(f.SCI), EAPOLVersion: 3, Version: 1, Agility: agility, Desired: true,
-		Priority: f.Priority, KeyServer: f.KeyServer, Capability: f.Capability,
+		Priority: f.Priority, KeyServer: f.KeyServer, Capability: Capability(f.Capability),
 		SCI: macsec.NewSCI([6]byte(f.SCI), 1), Member: PeerID{MI(f.MI), f.MN}, CKN: h.CKN,
 		Live: peerIDs(f.Live), Potential: peerIDs(f.Potential),
 		icvAt: len(f.Frame) - icvLen,

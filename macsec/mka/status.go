@@ -10,59 +10,65 @@ import (
 
 // Status is what a KaY knows, for people. Nothing of it is secret.
 type Status struct {
-	SCI      macsec.SCI
-	Priority uint8
-	Suites   []macsec.CipherSuite
+	SCI      macsec.SCI           `json:"sci"`
+	Priority uint8                `json:"keyServerPriority"`
+	Suites   []macsec.CipherSuite `json:"cipherSuites"`
 	// Secured says that all frames are sent, and received from all live
 	// peers, under a SAK. Otherwise Reason says why not.
-	Secured bool
-	Reason  string
+	Secured bool   `json:"secured"`
+	Reason  string `json:"reason,omitempty"`
 
-	Principal    *ParticipantStatus // nil if nobody is live
-	Latest, Old  *SAKStatus
-	Participants []ParticipantStatus // the preferred first
-	Waiting      []Key               // not in force yet, without their CAKs
-	Counters     Counters
-	Journal      []Event // the oldest first
+	Latest       *SAKStatus          `json:"latestSAK,omitempty"`
+	Old          *SAKStatus          `json:"oldSAK,omitempty"`
+	Participants []ParticipantStatus `json:"participants"` // the preferred first
+	Waiting      []WaitingKey        `json:"waiting,omitempty"`
+	Counters     Counters            `json:"counters"`
+	Journal      []Event             `json:"journal"` // the oldest first
 }
 
 // ParticipantStatus is of one CAK.
 type ParticipantStatus struct {
-	Name      string
-	CKN       []byte
-	CAKBits   int
-	Fallback  bool
-	Principal bool
-	End       time.Time
-	Member    PeerID
-	KeyServer macsec.SCI // 0 if nobody is
-	Server    bool
-	Peers     []PeerStatus
+	Name      string       `json:"name,omitempty"`
+	CKN       CKN          `json:"ckn"`
+	CAKBits   int          `json:"cakBits"`
+	Fallback  bool         `json:"fallback"`
+	Principal bool         `json:"principal"` // it provides the SAKs
+	Member    PeerID       `json:"member"`
+	KeyServer macsec.SCI   `json:"keyServer,omitempty"` // 0 if nobody is
+	Server    bool         `json:"isKeyServer"`
+	Peers     []PeerStatus `json:"peers"`
 }
 
 // PeerStatus is of another member.
 type PeerStatus struct {
-	SCI        macsec.SCI
-	Member     PeerID
-	Live       bool
-	Since      time.Time // when it became live
-	Expires    time.Time // unless it is heard again
-	Priority   uint8
-	Capability Capability
-	Tx, Rx     bool // with the latest SAK
+	SCI        macsec.SCI `json:"sci"`
+	Member     PeerID     `json:"member"`
+	Live       bool       `json:"live"`
+	Since      time.Time  `json:"since"`   // of being live, or heard
+	Expires    time.Time  `json:"expires"` // unless it is heard again
+	Priority   uint8      `json:"keyServerPriority"`
+	Capability Capability `json:"capability"`
+	Tx         bool       `json:"tx"` // with the latest SAK
+	Rx         bool       `json:"rx"`
 }
 
 // SAKStatus is of a SAK in use.
 type SAKStatus struct {
-	KI              KI
-	CKN             []byte
-	AN              uint8
-	Suite           macsec.CipherSuite
-	Confidentiality macsec.Confidentiality
-	Tx, Rx          bool
-	Since           time.Time
-	NextPN          uint64
-	ExhaustedAtPN   uint64 // the packet number that asks for the next SAK
+	KI              KI                     `json:"keyIdentifier"`
+	CKN             CKN                    `json:"ckn"`
+	AN              uint8                  `json:"an"`
+	Suite           macsec.CipherSuite     `json:"cipherSuite"`
+	Confidentiality macsec.Confidentiality `json:"confidentiality"`
+	Tx              bool                   `json:"tx"`
+	Rx              bool                   `json:"rx"`
+	Since           time.Time              `json:"since"`
+}
+
+// WaitingKey is a key that is not in force yet.
+type WaitingKey struct {
+	Name  string    `json:"name,omitempty"`
+	CKN   CKN       `json:"ckn"`
+	Start time.Time `json:"start"`
 }
 
 // Status tells the state of things.
@@ -75,13 +81,9 @@ func (k *KaY) Status(now time.Time) Status {
 	for _, p := range k.parts {
 		s.Participants = append(s.Participants, k.participantStatus(p))
 	}
-	if i := slices.Index(k.parts, k.principal); i >= 0 {
-		s.Principal = &s.Participants[i]
-	}
 	for _, key := range k.keys {
 		if now.Before(key.Start) {
-			key.CAK = nil
-			s.Waiting = append(s.Waiting, key)
+			s.Waiting = append(s.Waiting, WaitingKey{key.Name, key.CKN, key.Start})
 		}
 	}
 	s.Reason = k.unsecured(now)
@@ -92,7 +94,7 @@ func (k *KaY) Status(now time.Time) Status {
 func (k *KaY) participantStatus(p *participant) ParticipantStatus {
 	s := ParticipantStatus{
 		Name: p.key.Name, CKN: p.key.CKN, CAKBits: 8 * len(p.key.CAK), Fallback: p.key.Fallback,
-		Principal: p == k.principal, End: p.key.End, Member: PeerID{p.mi, p.mn},
+		Principal: p == k.principal, Member: PeerID{p.mi, p.mn},
 		KeyServer: p.serverSCI(), Server: p.serves,
 	}
 	for _, q := range p.peers {
@@ -118,7 +120,7 @@ func (s *sak) status() *SAKStatus {
 	}
 	return &SAKStatus{
 		KI: s.ki, CKN: s.by.key.CKN, AN: s.an, Suite: s.suite, Confidentiality: s.conf, Tx: s.tx, Rx: s.rx,
-		Since: s.created, NextPN: s.nextPN, ExhaustedAtPN: s.suite.PendingPNExhaustion(),
+		Since: s.created,
 	}
 }
 

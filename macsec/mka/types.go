@@ -27,11 +27,37 @@ type MI [12]byte
 
 func (m MI) String() string { return hex.EncodeToString(m[:]) }
 
+// MarshalText implements encoding.TextMarshaler.
+func (m MI) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *MI) UnmarshalText(text []byte) error {
+	if hex.DecodedLen(len(text)) != len(m) {
+		return fmt.Errorf("member identifier %q: want %d hex digits", text, 2*len(m))
+	}
+	_, err := hex.Decode(m[:], text)
+	return err
+}
+
+// CKN is a CAK's name, which is no secret: 1 to 32 octets.
+type CKN []byte
+
+func (c CKN) String() string { return hex.EncodeToString(c) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (c CKN) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *CKN) UnmarshalText(text []byte) (err error) {
+	*c, err = hex.DecodeString(string(text))
+	return err
+}
+
 // KI identifies a SAK: by its key server and that one's count of SAKs (§9.8).
 // The zero value is none.
 type KI struct {
-	Server MI
-	Number uint32
+	Server MI     `json:"server"`
+	Number uint32 `json:"number"`
 }
 
 func (k KI) String() string {
@@ -50,6 +76,20 @@ const (
 	CapabilityOffset0                     // and confidentiality with offset 0
 	CapabilityOffsets                     // and with offsets 30 and 50
 )
+
+// MarshalText implements encoding.TextMarshaler.
+func (c Capability) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *Capability) UnmarshalText(text []byte) error {
+	for v := CapabilityNone; v <= CapabilityOffsets; v++ {
+		if v.String() == string(text) {
+			*c = v
+			return nil
+		}
+	}
+	return fmt.Errorf("MACsec capability %q is unknown", text)
+}
 
 func (c Capability) String() string {
 	if c > CapabilityOffsets {
