@@ -45,7 +45,7 @@ func (l *testLab) awaitHeard(what string, want ...string) {
 	l.t.Helper()
 	slices.Sort(want)
 	for _, peers := range msPeers {
-		eventually(l.t, 15*time.Second, what, func() error {
+		eventually(l.t, 30*time.Second, what, func() error {
 			if got := l.heard("ce", peers[0]); !slices.Equal(got, want) {
 				return fmt.Errorf("the CE hears from %s\n%s\nwant\n%s", peers[0], strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}

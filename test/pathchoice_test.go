@@ -22,7 +22,7 @@ func TestPathChoice(t *testing.T) {
 	// others why it does not.
 	used := func(step, prefix, why string, hops ...string) {
 		t.Helper()
-		eventually(t, 15*time.Second, step, func() error {
+		eventually(t, 30*time.Second, step, func() error {
 			var got []string
 			for _, p := range l.route("gw0", prefix).Paths {
 				switch {

@@ -55,7 +55,7 @@ func (l *testLab) frrPaths(node, prefix string) []frrPath {
 // awaitPaths waits until a CE has n paths to a prefix, all looking so.
 func (l *testLab) awaitPaths(node, prefix string, n int, want string) {
 	l.t.Helper()
-	eventually(l.t, 15*time.Second, fmt.Sprintf("%s hears of %s", node, prefix), func() error {
+	eventually(l.t, 30*time.Second, fmt.Sprintf("%s hears of %s", node, prefix), func() error {
 		paths := l.frrPaths(node, prefix)
 		if len(paths) != n {
 			return fmt.Errorf("%d paths, want %d", len(paths), n)
@@ -84,7 +84,7 @@ func (l *testLab) route(node, prefix string) edge.RouteStatus {
 // an MSEE a CE's reflection of the other MSEE's route to a VNet is none of them.
 func (l *testLab) awaitRoute(node, prefix string, n int, check func(edge.PathStatus) error) {
 	l.t.Helper()
-	eventually(l.t, 15*time.Second, node+" "+prefix, func() error {
+	eventually(l.t, 30*time.Second, node+" "+prefix, func() error {
 		paths := slices.DeleteFunc(l.route(node, prefix).Paths, func(p edge.PathStatus) bool {
 			return strings.HasPrefix(prefix, "10.100.") && slices.Contains(p.ASPath, 65001)
 		})
