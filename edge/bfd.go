@@ -193,7 +193,7 @@ func (e *Edge) bfdDown(s *session, r dataplane.BFDReport) {
 	}
 	w.delay = holdDown(w.delay, upFor, s.cfg.BFD.HoldDown, w.downAt.IsZero())
 	w.downAt = now
-	e.ribChanged(s.vrf, s.vrf.rib.Down(s.cfg.Name))
+	e.down(s)
 	e.holdByBFD(s, r.Diag.String())
 }
 

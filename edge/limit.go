@@ -58,7 +58,7 @@ func (e *Edge) releaseLimits(now time.Time) {
 func (s *session) releaseLimit(e *Edge) {
 	s.limit.until = time.Time{}
 	// It is down, but if the speaker died meanwhile the RIB has not heard so.
-	e.ribChanged(s.vrf, s.vrf.rib.Down(s.cfg.Name))
+	e.down(s)
 	e.speaker.Release(s.cfg.Name, limitHold)
 }
 
