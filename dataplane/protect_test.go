@@ -44,7 +44,7 @@ func newSecured(t *testing.T, keyed bool) *secured {
 	return s
 }
 
-func testSecY(t *testing.T, sci macsec.SCI) *macsec.SecY {
+func testSecY(t testing.TB, sci macsec.SCI) *macsec.SecY {
 	t.Helper()
 	s, err := macsec.New(macsec.Config{SCI: sci, ProtectFrames: true, ReplayProtect: true, IncludeSCI: true})
 	if err != nil {
@@ -54,7 +54,7 @@ func testSecY(t *testing.T, sci macsec.SCI) *macsec.SecY {
 }
 
 // key installs a key for what tx, whose channel is sci, sends and rx receives.
-func key(t *testing.T, rx, tx *macsec.SecY, sci macsec.SCI, an, seed byte) {
+func key(t testing.TB, rx, tx *macsec.SecY, sci macsec.SCI, an, seed byte) {
 	t.Helper()
 	sak := macsec.SAK{Suite: macsec.GCMAES128, Confidentiality: macsec.Confidentiality0, Key: bytes.Repeat([]byte{seed}, 16)}
 	for _, err := range []error{
@@ -215,7 +215,7 @@ func TestProtectedTransmission(t *testing.T) {
 
 // coreSuperframe makes a TCP superframe from the core to the customer, its
 // checksum left to us.
-func coreSuperframe(t *testing.T, v6 bool, payload, mss int) ([]byte, func(*port.Frame)) {
+func coreSuperframe(t testing.TB, v6 bool, payload, mss int) ([]byte, func(*port.Frame)) {
 	t.Helper()
 	tcp := &layers.TCP{SrcPort: 5201, DstPort: 1000, ACK: true, Window: 100}
 	h := port.VNetHdr{GSOType: port.GSOTCPv4, HdrLen: 18 + 20 + 20, GSOSize: uint16(mss)}

@@ -1,10 +1,7 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the lab uses, and with --test those that
-<<<<<<< ours
-# the race detector and the tests need. Idempotent: with everything there it changes
-=======
-# the race detector needs, with --peers what the bench compares with. Idempotent: with everything there it changes
->>>>>>> theirs
+# Installs the Debian packages that the lab uses, with --test what the tests need
+# beyond (the race detector, other routers, Linux as a customer), with --peers what
+# the bench compares with. Idempotent: with everything there it changes
 # nothing, asks no network and needs no root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,16 +20,18 @@ wanted=(
 	git:git
 	ca-certificates:/etc/ssl/certs/ca-certificates.crt
 )
-<<<<<<< ours
-[ "${1:-}" != --test ] || wanted+=(gcc:gcc libc6-dev:/usr/include/stdio.h bird2:bird)
-=======
 [ "${1:-}" != --peers ] || wanted+=(
 	openvswitch-switch:/usr/lib/openvswitch-switch/ovs-vswitchd
 	openvswitch-switch-dpdk:/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk
 	dpdk:dpdk-testpmd
 )
-[ "${1:-}" != --test ] || wanted+=(gcc:gcc libc6-dev:/usr/include/stdio.h)
->>>>>>> theirs
+[ "${1:-}" != --test ] || wanted+=(
+	gcc:gcc
+	libc6-dev:/usr/include/stdio.h
+	bird2:bird
+	user-mode-linux:linux.uml
+	wpasupplicant:wpa_supplicant
+)
 
 fail() {
 	echo "deps: $*" >&2

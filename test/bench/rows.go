@@ -73,7 +73,7 @@ func rows(peers bool) []*row {
 		{name: "idle_cpu_percent", unit: "%", smaller: true, baseline: "target", target: 2, bed: "dot1q", measure: idleCPU},
 
 		tcpRow("tcp1_qinq_fwd", "qinq", tcp{flows: 1}),
-	}, bgpRows())
+	}, bgpRows(), macsecRows())
 	if peers {
 		list = append(list, peerRows(list)...)
 	}
