@@ -2,7 +2,7 @@
 // that its owner alone may open.
 //
 //	GET  /v1/device /v1/circuits /v1/peerings /v1/bgp /v1/routes[?vrf=NAME]
-//	     /v1/arp /v1/bfd /v1/ports
+//	     /v1/arp /v1/bfd /v1/ports /v1/meters
 //	GET  /v1/audit      what the audits of FIB against RIB have found
 //	POST /v1/audit      audit now
 //	GET  /v1/circuits/{circuit}/peerings/{peering}/…    see diagnostics.go
@@ -134,6 +134,7 @@ func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler 
 	}))
 	mux.HandleFunc("GET /v1/arp", answer(func(*http.Request) (any, error) { return rows(e.ARP()) }))
 	mux.HandleFunc("GET /v1/bfd", answer(func(*http.Request) (any, error) { return rows(e.BFD()) }))
+	mux.HandleFunc("GET /v1/meters", answer(func(*http.Request) (any, error) { return rows(e.Meters()) }))
 	mux.HandleFunc("GET /v1/ports", answer(func(*http.Request) (any, error) { return rows(e.Ports()) }))
 	handleFastPath(mux, e)
 	mux.HandleFunc("GET /v1/audit", answer(func(*http.Request) (any, error) { return rows(e.Audits()) }))

@@ -92,6 +92,9 @@ func (c *Client) RotateMACsec(port, ckn string, sakOnly bool) (v []edge.Rotation
 	}
 	return v, c.call(http.MethodPost, "macsec/rotate?"+q.Encode(), &v)
 }
+func (c *Client) Meters() (v []edge.MeterStatus, err error) {
+	return v, c.call(http.MethodGet, "meters", &v)
+}
 func (c *Client) Reload() (v ReloadResult, err error) {
 	return v, c.call(http.MethodPost, "reload", &v)
 }

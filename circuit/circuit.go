@@ -121,7 +121,19 @@ type Peering struct {
 	// AllowOwnAS accepts routes with the MSEE's own AS in their path. Not in
 	// Azure's model: a knob for what is not documented.
 	AllowOwnAS bool
+	// SourceCheck is what the source of a customer's packet must be. Not in
+	// Azure's model either.
+	SourceCheck SourceCheck
 }
+
+// SourceCheck is unicast reverse path forwarding (RFC 3704).
+type SourceCheck string
+
+const (
+	SourceAny    SourceCheck = "None"
+	SourceLoose  SourceCheck = "Loose"  // there is a route to it
+	SourceStrict SourceCheck = "Strict" // the route to it leads back to the customer on this link
+)
 
 // Subnet returns the IPv4 subnet of the link that the MSEE in role r has.
 func (p *Peering) Subnet(r Role) netip.Prefix {

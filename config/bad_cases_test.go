@@ -55,6 +55,8 @@ var badEdge = []badCase{
 		"12:17: circuits[0].sku.tier: not a value of tier (got Gold; want Standard, Local, Premium or Basic)"},
 	{"SKU matrix", "{tier: Premium, family: UnlimitedData}", "{tier: Local, family: MeteredData}",
 		"12:32: circuits[0].sku.family: a Local circuit is not metered (got MeteredData; want UnlimitedData)"},
+	{"policing without a bandwidth", "bandwidthInMbps: 1000", "enableDirectPortRateLimit: true",
+		"13:32: circuits[0].enableDirectPortRateLimit: there is no bandwidth to hold the circuit to (want bandwidthInMbps beside it)"},
 	{"bandwidth", "bandwidthInMbps: 1000", "bandwidthInMbps: 300",
 		"13:22: circuits[0].bandwidthInMbps: not a circuit bandwidth (got 300; want 50, 100, 200, 500, 1000, 2000, 5000 or 10000 Mbit/s)"},
 	{"circuit name twice", "name: er2", "name: er1",
@@ -375,5 +377,5 @@ var badYAML = []badCase{
 	{"value with a newline", "name: msee1", "name: \"a\\nb\"",
 		`1:16: device.name: not a name (got "a\nb"; want 1 to 63 of A-Z, a-z, 0-9, _ and -, not beginning with -)`},
 	{"unknown key far from all", "    stag: 30", "    stag: 30\n    colour: red",
-		"41:5: circuits[1].colour: unknown key (want name, serviceKey, sku, bandwidthInMbps, peeringLocation, port, stag or peerings)"},
+		"41:5: circuits[1].colour: unknown key (want name, serviceKey, sku, bandwidthInMbps, enableDirectPortRateLimit, peeringLocation, port, stag or peerings)"},
 }

@@ -60,6 +60,9 @@ func (d *Device) finish() {
 	slices.SortFunc(d.Circuits, func(a, b Circuit) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(d.VRFs, func(a, b VRF) int { return cmp.Compare(a.Name, b.Name) })
 	for _, v := range d.VRFs {
+		if v.PeeringType == string(circuit.MicrosoftPeering) {
+			v.filterSources()
+		}
 		slices.SortFunc(v.Subinterfaces, func(a, b Subinterface) int {
 			return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.STag, b.STag), cmp.Compare(a.CTag, b.CTag))
 		})
@@ -67,6 +70,16 @@ func (d *Device) finish() {
 		slices.SortFunc(v.Originate, func(a, b Originated) int { return comparePrefixes(a.Prefix, b.Prefix) })
 		slices.SortFunc(v.AllowedPrefixes, comparePrefixes)
 		slices.SortFunc(v.Endpoints, func(a, b Endpoint) int { return a.Addr.Compare(b.Addr) })
+	}
+}
+
+// filterSources lets a Microsoft peering's customer send from what it may announce.
+func (v *VRF) filterSources() {
+	for i := range v.Subinterfaces {
+		if s := &v.Subinterfaces[i]; s.Side == SideCustomer {
+			s.Sources = append([]netip.Prefix{}, v.AllowedPrefixes...) // not nil: no prefix is none
+			slices.SortFunc(s.Sources, comparePrefixes)
+		}
 	}
 }
 
@@ -90,6 +103,7 @@ func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering, bfd BFD) V
 	customer := Subinterface{
 		Name: subinterfaceName(c.port, c.STag, p.VLANID),
 		Port: c.port, STag: c.STag, CTag: p.VLANID, MTU: mtu, Side: SideCustomer,
+		Limit: c.limit, SourceCheck: p.SourceCheck,
 	}
 	add := func(subnet netip.Prefix, state circuit.State) {
 		local := circuit.MSEEAddress(subnet)

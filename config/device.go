@@ -121,6 +121,18 @@ type Subinterface struct {
 	Addresses []netip.Prefix // our address with the subnet's length; at most one per family
 	MTU       int            // IP MTU, octets
 	Side      Side
+	Limit     RateLimit // of a customer's circuit
+	// Sources are all that a Microsoft peering's customer may send from; nil is
+	// any. SourceCheck is what else a customer's source must be.
+	Sources     []netip.Prefix
+	SourceCheck circuit.SourceCheck
+}
+
+// RateLimit holds a circuit to its bandwidth, on this link and in each direction.
+type RateLimit struct {
+	Circuit string
+	Mbps    int  // 0: no limit
+	Direct  bool // acts only when traffic is more than 20 % above (ExpressRoute Direct)
 }
 
 // Side says what a subinterface or a session faces.

@@ -178,6 +178,11 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("Addresses", s.Addresses)
 		f.add("MTU", s.MTU)
 		f.add("Side", s.Side)
+		f.addList("Sources", len(s.Sources), s.Sources)
+		f.add("SourceCheck", s.SourceCheck)
+		f.add("Circuit", s.Limit.Circuit)
+		f.add("LimitInMbps", s.Limit.Mbps)
+		f.add("DirectLimit", s.Limit.Direct)
 		all[objectKey{"subinterface", v.Name + "/" + s.Name}] = f
 	}
 	for _, s := range v.Sessions {

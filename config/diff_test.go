@@ -28,6 +28,7 @@ func TestDiff(t *testing.T) {
 		{"prefixes", "[198.51.100.0/24, 203.0.113.0/24]", "[203.0.113.0/24]", []string{
 			"change vrf er1-microsoft: AllowedPrefixes [198.51.100.0/24 203.0.113.0/24 2001:db8:100::/48] → [203.0.113.0/24 2001:db8:100::/48], " +
 				"Advertised [{198.51.100.0/24 Configured} {203.0.113.0/24 Configured} {2001:db8:100::/48 Configured}] → [{203.0.113.0/24 Configured} {2001:db8:100::/48 Configured}]",
+			"change subinterface er1-microsoft/link1.101: Sources [198.51.100.0/24 203.0.113.0/24 2001:db8:100::/48] → [203.0.113.0/24 2001:db8:100::/48]",
 		}},
 		{"connection removed", "  - {name: vnet2, circuit: er2, virtualNetworkGateway: vnet2-gw, port: core, vlanId: 201, gatewaySubnet: 10.100.255.0/27}\n", "", []string{
 			"remove subinterface er2-private/core.201",
@@ -38,7 +39,16 @@ func TestDiff(t *testing.T) {
 			"change device msee1: RouterID 192.168.15.18 → 10.0.0.1",
 		}},
 		{"port and circuit", "device: eth2", "device: eth3", []string{"change port core: Device eth2 → eth3"}},
-		{"circuit", "    bandwidthInMbps: 1000\n", "", []string{"change circuit er1: BandwidthInMbps 1000 → 0"}},
+		{"circuit", "    bandwidthInMbps: 1000\n", "", []string{
+			"change circuit er1: BandwidthInMbps 1000 → 0",
+			"change subinterface er1-microsoft/link1.101: LimitInMbps 1000 → 0",
+			"change subinterface er1-private/link1.100: LimitInMbps 1000 → 0"}},
+		{"policing", "    bandwidthInMbps: 1000\n", "    bandwidthInMbps: 1000\n    enableDirectPortRateLimit: true\n", []string{
+			"change subinterface er1-microsoft/link1.101: DirectLimit false → true",
+			"change subinterface er1-private/link1.100: DirectLimit false → true"}},
+		{"no policing", "    bandwidthInMbps: 1000\n", "    bandwidthInMbps: 1000\n    enableDirectPortRateLimit: false\n", []string{
+			"change subinterface er1-microsoft/link1.101: LimitInMbps 1000 → 0",
+			"change subinterface er1-private/link1.100: LimitInMbps 1000 → 0"}},
 		{"service key", "    serviceKey: 11111111-2222-3333-4444-555555555555\n", "", []string{
 			"change circuit er1: ServiceKey 11111111-2222-3333-4444-555555555555 → none",
 		}},

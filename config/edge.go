@@ -27,8 +27,9 @@ type edgeFile struct {
 // circuitSpec is a circuit as configured.
 type circuitSpec struct {
 	circuit.Circuit
-	port string
-	path string
+	limit RateLimit
+	port  string
+	path  string
 	// peeringPaths are the paths of the circuit's Peerings, in their order.
 	peeringPaths []string
 	bfd          []BFD // of the Peerings
@@ -61,6 +62,7 @@ func (r *reader) circuit(o *object, base BFD) circuitSpec {
 	c.ServiceKey = value(o, "serviceKey", optional, text, circuit.CheckServiceKey)
 	c.SKU = r.sku(o)
 	c.BandwidthInMbps = int(value(o, "bandwidthInMbps", optional, number, circuit.CheckBandwidth))
+	c.limit = r.rateLimit(o, &c.Circuit)
 	c.PeeringLocation = value(o, "peeringLocation", optional, text, circuit.CheckPeeringLocation)
 	c.port = value(o, "port", required, text, anyText)
 	c.STag = uint16(value(o, "stag", optional, number, circuit.CheckVLANID))
@@ -70,6 +72,22 @@ func (r *reader) circuit(o *object, base BFD) circuitSpec {
 		c.peeringPaths = append(c.peeringPaths, o.path)
 	})
 	return c
+}
+
+// rateLimit reads how a circuit is held to its bandwidth: a provider's circuit
+// always, an ExpressRoute Direct one, which says so by having the key, if it is
+// true.
+func (r *reader) rateLimit(o *object, c *circuit.Circuit) RateLimit {
+	const key = "enableDirectPortRateLimit"
+	l := RateLimit{Circuit: c.Name, Mbps: c.BandwidthInMbps, Direct: o.has(key)}
+	enabled := toggle(o, key, true)
+	if l.Direct && !o.has("bandwidthInMbps") {
+		r.fault(o.child(key), "", "there is no bandwidth to hold the circuit to", "bandwidthInMbps beside it")
+	}
+	if !enabled {
+		l.Mbps, l.Direct = 0, false
+	}
+	return l
 }
 
 func (r *reader) sku(o *object) circuit.SKU {
@@ -106,6 +124,7 @@ func (r *reader) peering(o *object) circuit.Peering {
 	p.SecondaryPeerAddressPrefix = value(o, "secondaryPeerAddressPrefix", required, prefix, check)
 	p.RouteFilter = r.routeFilterOf(o, p.PeeringType)
 	p.SharedKey = secret(o, "sharedKey", circuit.CheckSharedKey)
+	p.SourceCheck = word(o, "sourceCheck", optional, circuit.SourceAny, circuit.SourceLoose, circuit.SourceStrict)
 	p.AllowOwnAS = toggle(o, "allowOwnAS", true)
 	p.GracefulRestart = toggle(o, "gracefulRestart", true)
 	p.TTLSecurity = toggle(o, "ttlSecurity", false)

@@ -17,15 +17,28 @@ import (
 // 10,000 routes to one of 4,096 random destinations, and sent with one tag on
 // another cable, copies included. ns/frame leaves out filling the one cable and
 // emptying the other.
-func BenchmarkPipelineDot1Q10k(b *testing.B) {
+func BenchmarkPipelineDot1Q10k(b *testing.B) { benchmarkPipeline(b, false) }
+
+// BenchmarkPipelineDot1Q10kPoliced is the same with a circuit's policer, which
+// drops nothing, and a meter.
+func BenchmarkPipelineDot1Q10kPoliced(b *testing.B) { benchmarkPipeline(b, true) }
+
+func benchmarkPipeline(b *testing.B, policed bool) {
 	const destinations = 4096
 	r := rand.New(rand.NewPCG(10, 1))
-	bench := newPipelineBench(b, r, 10_000)
+	bench := newPipelineBench(b, r, 10_000, 1600)
+	meter := new(Meter)
+	if policed {
+		bench.customer.Ingress = &Direction{NewPolicer(100_000), meter}
+	}
 	addrs := make([]uint32, destinations)
 	for i := range addrs {
 		addrs[i] = bench.destination(r)
 	}
 	bench.run(b, addrs)
+	if n := bench.worker.engine.Snapshot().Ports[0].Counters.RxFrames.Load(); policed && meter.Packets.Load() != n {
+		b.Errorf("%d of %d frames are metered", meter.Packets.Load(), n)
+	}
 }
 
 // run sends frames to addrs, over and over, through the worker.
@@ -67,10 +80,11 @@ type pipelineBench struct {
 	customer, core *Subinterface
 }
 
-func newPipelineBench(b *testing.B, r *rand.Rand, routes int) *pipelineBench {
+// newPipelineBench has cables for frames of up to longest octets.
+func newPipelineBench(b *testing.B, r *rand.Rand, routes, longest int) *pipelineBench {
 	p := &pipelineBench{routes: randomRoutes(r, routes), out: make([]port.Frame, port.BatchSize)}
-	ce, customer := port.NewPollPair(port.PairOptions{MACs: [2]port.MAC{ceMAC, mseeMAC}, MaxFrame: 1600})
-	core, gateway := port.NewPollPair(port.PairOptions{MACs: [2]port.MAC{coreMAC, gwMAC}, MaxFrame: 1600})
+	ce, customer := port.NewPollPair(port.PairOptions{MACs: [2]port.MAC{ceMAC, mseeMAC}, MaxFrame: longest})
+	core, gateway := port.NewPollPair(port.PairOptions{MACs: [2]port.MAC{coreMAC, gwMAC}, MaxFrame: longest})
 	p.sink = gateway
 	var err error
 	if p.far, err = ce.NewSender(); err != nil {
@@ -170,7 +184,7 @@ func (p *pipelineBench) verdicts() map[string]uint64 {
 // some 0.5 ns to each.
 func BenchmarkPipelineSteps(b *testing.B) {
 	r := rand.New(rand.NewPCG(10, 1))
-	bench := newPipelineBench(b, r, 10_000)
+	bench := newPipelineBench(b, r, 10_000, 1600)
 	w := bench.worker
 	w.adopt(w.engine.Snapshot())
 	addrs := make([]uint32, 4096)
@@ -186,7 +200,8 @@ func BenchmarkPipelineSteps(b *testing.B) {
 		run  func([]packet)
 	}{
 		{"admit", w.admit}, {"demux", w.demux}, {"local", w.local}, {"check", check},
-		{"fastPath", func(ps []packet) { w.fastPath(ps) }}, {"lookup", w.lookup}, {"rewrite", w.rewrite}, {"enqueue", w.enqueue}, {"settle", w.settle},
+		{"fastPath", func(ps []packet) { w.fastPath(ps) }}, {"lookup", w.lookup}, {"police", w.police}, {"rewrite", w.rewrite},
+		{"enqueue", w.enqueue}, {"settle", w.settle},
 	}
 	spent := make([]time.Duration, len(steps))
 	var receive, transmit time.Duration

@@ -126,7 +126,7 @@ func BenchmarkFastPath(b *testing.B) {
 
 func benchmarkFastPath(b *testing.B, endpoints, destinations int) {
 	r := rand.New(rand.NewPCG(10, 1))
-	bench := newPipelineBench(b, r, 10_000)
+	bench := newPipelineBench(b, r, 10_000, 1600)
 	e := &Endpoints{FastPath: &FastPath{}, VRF: 1}
 	bench.customer.Endpoints = e
 	hosts := make([]Host, 64)

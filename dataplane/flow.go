@@ -11,6 +11,13 @@ const (
 	protoTCP    = 6
 	protoUDP    = 17
 	protoICMPv6 = 58
+
+	// IPv6 extension headers.
+	protoHopByHop    = 0
+	protoRouting     = 43
+	protoFragment    = 44
+	protoAH          = 51
+	protoDestination = 60
 )
 
 // flowHash spreads flows over the members of a next-hop group: addresses,
@@ -23,7 +30,10 @@ func flowHash(p []byte, v6 bool) uint32 {
 	if v6 {
 		h = mix(binary.LittleEndian.Uint64(p[8:])^binary.LittleEndian.Uint64(p[16:])*3,
 			binary.LittleEndian.Uint64(p[24:])^binary.LittleEndian.Uint64(p[32:])*3)
-		proto, l4 = p[6], 40
+		var whole bool
+		if proto, l4, whole = upperLayer6(p); !whole {
+			return finish(h, protoFragment)
+		}
 	} else {
 		h = binary.LittleEndian.Uint64(p[12:])
 		proto, l4 = p[9], int(p[0]&0x0f)*4
@@ -35,6 +45,37 @@ func flowHash(p []byte, v6 bool) uint32 {
 		return finish(h, uint64(binary.LittleEndian.Uint32(p[l4:]))<<8|uint64(proto))
 	}
 	return finish(h, uint64(proto))
+}
+
+// maxExtensions is how many extension headers are walked at most. What is behind
+// more hashes by the protocol number of the last one looked at.
+const maxExtensions = 8
+
+// upperLayer6 finds the upper-layer header of an IPv6 packet behind its extension
+// headers (RFC 8200 §4): its protocol, and where it begins. If the packet is a
+// fragment, whole is false, and what begins there perhaps no header. The extension
+// headers are walked, not processed: those of every hop are for nodes that are
+// configured to (RFC 8200 §4.3), the others for the destination.
+func upperLayer6(p []byte) (proto byte, at int, whole bool) {
+	proto, at, whole = p[6], minIPv6, true
+	for range maxExtensions {
+		if len(p) < at+8 {
+			break
+		}
+		length := 8
+		switch proto {
+		case protoHopByHop, protoRouting, protoDestination:
+			length += int(p[at+1]) * 8
+		case protoAH:
+			length = (int(p[at+1]) + 2) * 4 // RFC 4302 §2.2
+		case protoFragment:
+			whole = false
+		default:
+			return proto, at, whole
+		}
+		proto, at = p[at], at+length
+	}
+	return proto, at, whole
 }
 
 // mix multiplies to 128 bits and folds them: every input bit reaches the

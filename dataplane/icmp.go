@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -21,6 +22,36 @@ const (
 	icmpPerSecond = 500
 	icmpBurst     = 100
 )
+
+// Rate of ICMP errors to one source: one who scans must not use up what the
+// subinterface has, which a traceroute or a path MTU may need.
+const (
+	icmpPerSourceEvery = time.Second / 50
+	icmpSourceBurst    = 50
+	icmpSources        = 128
+)
+
+// sourceLimits bounds errors by source, an IPv6 one by its /64. Sources share
+// places by hash; each has when its bucket is full again.
+type sourceLimits struct {
+	salt uint64 // which sources share a place is not to be guessed
+	full [icmpSources]time.Duration
+}
+
+func (l *sourceLimits) take(p *packet, now time.Duration) bool {
+	b := p.ip()
+	source := uint64(binary.BigEndian.Uint32(b[12:]))
+	if p.v6 {
+		source = binary.BigEndian.Uint64(b[8:])
+	}
+	full := &l.full[mix(source, l.salt)%icmpSources]
+	next := max(*full, now) + icmpPerSourceEvery
+	if next-now > icmpSourceBurst*icmpPerSourceEvery {
+		return false
+	}
+	*full = next
+	return true
+}
 
 // How much of the offending packet an error quotes, octets, error headers
 // included (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)).
@@ -56,7 +87,8 @@ func (w *Worker) sendError(p *packet, code4 layers.ICMPv4TypeCode, code6 layers.
 	if p.v6 {
 		from = p.in.Addr6
 	}
-	if !from.IsValid() || !answerable(p) || len(w.replies) == cap(w.replies) || !p.in.limits.icmp.take(w.now) {
+	if !from.IsValid() || !answerable(p) || len(w.replies) == cap(w.replies) ||
+		!p.in.limits.icmpSources.take(p, w.now) || !p.in.limits.icmp.take(w.now) {
 		return
 	}
 	var b []byte
@@ -78,9 +110,9 @@ func (w *Worker) sendError(p *packet, code4 layers.ICMPv4TypeCode, code6 layers.
 func answerable(p *packet) bool {
 	b := p.ip()
 	if p.v6 {
-		src := [16]byte(b[8:24])
-		isError := b[6] == protoICMPv6 && (len(b) <= minIPv6 || b[minIPv6] < 128)
-		return !isError && src != [16]byte{}
+		proto, at, whole := upperLayer6(b)
+		isError := proto == protoICMPv6 && (!whole || len(b) <= at || b[at] < 128)
+		return !isError && [16]byte(b[8:24]) != [16]byte{}
 	}
 	if binary.BigEndian.Uint16(b[6:])&0x1fff != 0 { // fragment offset
 		return false

@@ -19,8 +19,10 @@ import (
 //	demux     tags → subinterface → VRF
 //	local     ARP and IPv6 link scope → the kernel
 //	check     version, lengths, header checksum, addresses
+//	source    what the customer may send from
 //	fastPath  exact match → adjacency, where FastPath is on
 //	lookup    else the longest prefix match → next-hop group → adjacency; ours → the kernel
+//	police    the circuit's bandwidth; bytes metered
 //	rewrite   TTL, MTU, MACs and tags
 //	enqueue   in line for the egress port
 //	settle    verdicts counted; what the sender should hear of is answered by ICMP
@@ -84,9 +86,11 @@ func (w *Worker) forward(frames []port.Frame) {
 	w.demux(ps)
 	w.local(ps)
 	check(ps)
+	w.source(ps)
 	if w.fastPath(ps) {
 		w.lookup(ps)
 	}
+	w.police(ps)
 	w.rewrite(ps)
 	w.enqueue(ps)
 	w.settle(ps)
@@ -377,31 +381,39 @@ func ttl(b []byte, v6 bool) byte {
 // its own length) and sets what the kernel needs to segment it: HdrLen exactly
 // the headers, as the kernel makes that much of the frame linear.
 func rewriteSuperframe(p *packet, ethLen int) Verdict {
-	l4, ok := transportOffset(p)
+	headers, ok := superframeHeaders(p)
 	if !ok {
-		return DropMalformed
-	}
-	headers := l4 - p.l3
-	switch p.VNet.GSOType &^ port.GSOECN {
-	case port.GSOTCPv4, port.GSOTCPv6:
-		if l4+20 > p.End {
-			return DropMalformed
-		}
-		headers += int(p.Buf[l4+12]>>4) * 4
-	default:
-		headers += 8 // UDP
-	}
-	if p.l3+headers > p.End || p.VNet.GSOSize == 0 {
 		return DropMalformed
 	}
 	if headers+int(p.VNet.GSOSize) > p.out.Out.MTU {
 		return DropTooBig
 	}
 	if p.VNet.Flags&port.VNetNeedsCsum == 0 {
+		l4, _ := transportOffset(p)
 		startChecksum(p, l4)
 	}
 	p.VNet.HdrLen = uint16(ethLen + headers)
 	return proceed
+}
+
+// superframeHeaders returns the length of a superframe's IP and transport
+// headers; false if it cannot be one.
+func superframeHeaders(p *packet) (int, bool) {
+	l4, ok := transportOffset(p)
+	if !ok || p.VNet.GSOSize == 0 {
+		return 0, false
+	}
+	headers := l4 - p.l3
+	switch p.VNet.GSOType &^ port.GSOECN {
+	case port.GSOTCPv4, port.GSOTCPv6:
+		if l4+20 > p.End {
+			return 0, false
+		}
+		headers += int(p.Buf[l4+12]>>4) * 4
+	default:
+		headers += 8 // UDP
+	}
+	return headers, p.l3+headers <= p.End
 }
 
 // transportOffset returns where in Buf the transport header of a superframe

@@ -602,13 +602,72 @@ func TestNoErrorsAboutErrors(t *testing.T) {
 
 func TestICMPRateLimit(t *testing.T) {
 	r := newRouter(t, vlan.TPIDQ)
-	in := frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.1.1", 1, 0)...)
-	for range 1000 {
-		r.receive(in)
+	count := func(frames int, source func(i int) string) int {
+		t.Helper()
+		r.customer.tx = nil
+		for i := range frames {
+			r.receive(frame(t, mseeMAC, tags(100), q, udp4(source(i), "10.100.1.1", 1, 0)...))
+		}
+		return len(r.customer.tx)
 	}
 	// The clock is real here: allow what a slow machine earns meanwhile.
-	if n := len(r.customer.tx); n < icmpBurst || n >= 1000 {
-		t.Errorf("%d errors for 1000 packets, burst %d", n, icmpBurst)
+	if n := count(200, func(int) string { return "10.1.0.1" }); n < icmpSourceBurst || n >= 150 {
+		t.Errorf("%d errors for 200 packets of one source, burst %d", n, icmpSourceBurst)
+	}
+	if n := count(1, func(int) string { return "10.1.0.2" }); n != 1 {
+		t.Errorf("%d errors for the first packet of another source", n)
+	}
+	many := func(i int) string { return netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}).String() }
+	if n := count(1000, many); n >= 900 {
+		t.Errorf("%d errors for 1000 packets of many sources, burst %d", n, icmpBurst)
+	}
+}
+
+func TestUpperLayer6(t *testing.T) {
+	header := func(next byte, rest ...byte) []byte {
+		return append(append(make([]byte, 6), next), append(make([]byte, 33), rest...)...)
+	}
+	long := header(protoDestination)
+	for range 20 {
+		long = append(long, protoDestination, 0, 0, 0, 0, 0, 0, 0)
+	}
+	for name, tt := range map[string]struct {
+		p     []byte
+		proto byte
+		at    int
+		whole bool
+	}{
+		"none":             {header(protoUDP, 1, 2, 3, 4, 5, 6, 7, 8), protoUDP, 40, true},
+		"hop by hop":       {header(protoHopByHop, protoTCP, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8), protoTCP, 48, true},
+		"routing of 24":    {header(protoRouting, append([]byte{protoUDP, 2}, make([]byte, 30)...)...), protoUDP, 64, true},
+		"AH of 24":         {header(protoAH, append([]byte{protoUDP, 4}, make([]byte, 30)...)...), protoUDP, 64, true},
+		"fragment":         {header(protoFragment, protoUDP, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8), protoUDP, 48, false},
+		"cut":              {header(protoDestination, protoUDP, 0), protoDestination, 40, true},
+		"longer than it":   {header(protoHopByHop, protoUDP, 255, 0, 0, 0, 0, 0, 0), protoUDP, 40 + 2048, true},
+		"too many headers": {long, protoDestination, 40 + 8*maxExtensions, true},
+	} {
+		if proto, at, whole := upperLayer6(tt.p); proto != tt.proto || at != tt.at || whole != tt.whole {
+			t.Errorf("%s: protocol %d at %d, whole %v; want %d, %d, %v", name, proto, at, whole, tt.proto, tt.at, tt.whole)
+		}
+		flowHash(tt.p, true) // reads within the packet, or panics
+	}
+}
+
+// TestFlowHash6 tells flows apart by the ports behind extension headers, and
+// keeps fragments together.
+func TestFlowHash6(t *testing.T) {
+	packet := func(fragment bool, port byte) []byte {
+		p := append(make([]byte, 40), protoUDP, 0, 0, 0, 0, 0, 0, 0, 0, port, 0, 9, 0, 8, 0, 0)
+		if p[6] = protoHopByHop; fragment {
+			p[6] = protoFragment
+		}
+		return p
+	}
+	if flowHash(packet(false, 1), true) == flowHash(packet(false, 2), true) {
+		t.Error("ports behind a hop-by-hop header do not count")
+	}
+	if flowHash(packet(true, 1), true) != flowHash(packet(true, 2), true) {
+		t.Error("two fragments of one packet go different ways")
 	}
 }
 

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -47,8 +48,9 @@ type Port struct {
 
 	// Arrays rather than maps: a tag is its own index. dot1q[0] is the
 	// untagged subinterface.
-	dot1q [4096]*Subinterface
-	qinq  [4096]*[4096]*Subinterface
+	dot1q         [4096]*Subinterface
+	qinq          [4096]*[4096]*Subinterface
+	checksSources bool // some subinterface's
 	// inject lists whose TAPs this port's worker reads.
 	inject []*Subinterface
 }
@@ -67,6 +69,7 @@ func NewPort(index int, name string, p port.Port, tpid uint16, counters *PortCou
 		if s.limits == nil {
 			s.limits = newLimits()
 		}
+		t.checksSources = t.checksSources || s.Sources != nil || s.SourceCheck != SourceAny
 		if s.Inner == 0 {
 			t.dot1q[s.Outer] = s
 			continue
@@ -102,6 +105,11 @@ type Subinterface struct {
 	Addr4, Addr6     netip.Addr   // ours; the source of ICMP errors. Invalid if there is none
 	Subnet4, Subnet6 netip.Prefix // theirs, masked
 	Punt             *Punt        // the kernel's side; nil in tests that need none
+	// Ingress and Egress are on a customer's subinterface what it sends, and
+	// what is sent to it; nil on others.
+	Ingress, Egress *Direction
+	Sources         *Sources    // all that may be forwarded from here comes from one of these; nil: any
+	SourceCheck     SourceCheck // what else its source must be
 	// Origin marks not an interface on a port but where the kernel hands over
 	// packets for the VRF's table to route: what it has to say to stations that
 	// are on no subnet of ours.
@@ -116,15 +124,17 @@ type Subinterface struct {
 // limits bound what one subinterface can make the router do. They are apart
 // for each, so that one customer cannot use up another's.
 type limits struct {
-	icmp       tokenBucket // errors sent
-	glean      tokenBucket // packets to the kernel for neighbors not known yet
-	linkLocals neighborhood
+	icmp        tokenBucket  // errors sent
+	icmpSources sourceLimits // the same, by whom they are for
+	glean       tokenBucket  // packets to the kernel for neighbors not known yet
+	linkLocals  neighborhood
 }
 
 func newLimits() *limits {
 	return &limits{
-		icmp:  newTokenBucket(icmpPerSecond, icmpBurst),
-		glean: newTokenBucket(gleanPerSecond, gleanPerSecond/4),
+		icmp:        newTokenBucket(icmpPerSecond, icmpBurst),
+		icmpSources: sourceLimits{salt: rand.Uint64()},
+		glean:       newTokenBucket(gleanPerSecond, gleanPerSecond/4),
 	}
 }
 

@@ -29,9 +29,11 @@ const (
 	DropChecksum        // the IPv4 header checksum is wrong
 	DropMartian         // a source or destination that must not be routed (RFC 1812 §5.3.7, RFC 4291 §2.5)
 	DropForeignNeighbor // ARP or link scope from an address that is on no subnet of the subinterface
+	DropSource          // from an address that nothing may come from here
 	DropNoRoute         // no route; the sender is told
 	DropBlackhole       // the route says discard
 	DropUnresolved      // no next hop can be used: down, or its link-layer address not known yet
+	DropPoliced         // above the circuit's bandwidth
 	DropTTL             // TTL or hop limit ran out; the sender is told
 	DropTooBig          // does not fit the egress MTU; the sender is told
 	DropBFD             // for a BFD session, which did not take it; see PortCounters.BFDDiscards
@@ -63,9 +65,11 @@ var verdictNames = [verdictCount]string{
 	DropChecksum:        "drop-checksum",
 	DropMartian:         "drop-martian",
 	DropForeignNeighbor: "drop-foreign-neighbor",
+	DropSource:          "drop-source",
 	DropNoRoute:         "drop-no-route",
 	DropBlackhole:       "drop-blackhole",
 	DropUnresolved:      "drop-unresolved",
+	DropPoliced:         "drop-policed",
 	DropTTL:             "drop-ttl",
 	DropTooBig:          "drop-too-big",
 	DropBFD:             "drop-bfd",

@@ -30,6 +30,7 @@ type Worker struct {
 	batch     []port.Frame
 	packets   [vector]packet       // of the batch at hand
 	own       [1]packet            // of our own, at hand
+	charges   [vector]charge       // of the packets
 	verdicts  [verdictCount]uint64 // of the current batch
 	rx, tx    run
 	endpoints endpointRun

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"msee/bgp"
+	"msee/circuit"
 	"msee/config"
 	"msee/dataplane"
 	"msee/dataplane/port"
@@ -138,7 +139,7 @@ func (e *Edge) make(dev *config.Device) (m made, err error) {
 				i := slices.IndexFunc(dev.Ports, func(p config.Port) bool { return p.Name == s.Port })
 				p = e.openedPort(dev.Ports[i])
 			}
-			sub, err := newSubinterface(v, p, s)
+			sub, err := e.newSubinterface(v, p, s)
 			if err != nil {
 				return m, err
 			}
@@ -277,14 +278,19 @@ func (e *Edge) removeVRF(v *vrf) {
 	v.kernel.close()
 }
 
-func newSubinterface(v *vrf, p *portState, cfg config.Subinterface) (*subinterface, error) {
+func (e *Edge) newSubinterface(v *vrf, p *portState, cfg config.Subinterface) (*subinterface, error) {
 	t, err := v.kernel.newTap(cfg, p.port.MAC())
 	if err != nil {
 		return nil, err
 	}
 	s := &subinterface{vrf: v, tap: t, punt: dataplane.NewPunt(t.fd)}
 	s.configure(cfg, p, new(dataplane.Counters))
+	s.dp.Ingress, s.dp.Egress = e.accounts.ways(v.cfg.Name, cfg)
 	return s, nil
+}
+
+var sourceChecks = map[circuit.SourceCheck]dataplane.SourceCheck{
+	circuit.SourceAny: dataplane.SourceAny, circuit.SourceLoose: dataplane.SourceLoose, circuit.SourceStrict: dataplane.SourceStrict,
 }
 
 // configure gives the subinterface a new dataplane object for cfg.
@@ -294,6 +300,10 @@ func (s *subinterface) configure(cfg config.Subinterface, p *portState, counters
 		Outer: cfg.CTag, MTU: cfg.MTU, Punt: s.punt, Counters: counters}
 	if cfg.STag != 0 {
 		s.dp.Outer, s.dp.Inner = cfg.STag, cfg.CTag
+	}
+	s.dp.SourceCheck = sourceChecks[cfg.SourceCheck]
+	if cfg.Sources != nil {
+		s.dp.Sources = dataplane.NewSources(cfg.Sources...)
 	}
 	if cfg.Side == config.SideCustomer {
 		s.dp.Endpoints = s.vrf.endpoints.dp
@@ -443,6 +453,7 @@ func (e *Edge) reconfigure(v *vrf, c config.VRF) (gone []*subinterface, changed 
 			err = errors.Join(err, fmt.Errorf("subinterface %s: %w", name, e))
 		}
 		s.configure(cfg, p, s.dp.Counters)
+		s.dp.Ingress, s.dp.Egress = e.accounts.ways(v.cfg.Name, cfg)
 	}
 	if p := policy(c); !reflect.DeepEqual(policy(v.cfg), p) {
 		e.ribChanged(v, v.rib.SetPolicy(p))

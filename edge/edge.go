@@ -30,7 +30,9 @@ type Options struct {
 	Instance string
 	// Speaker is the command line of the BGP speaker process.
 	Speaker []string
-	Log     *slog.Logger
+	// MeterFile keeps the meters when the process ends; "" keeps nothing.
+	MeterFile string
+	Log       *slog.Logger
 }
 
 // Edge is a running device.
@@ -48,6 +50,7 @@ type Edge struct {
 	ports         map[string]*portState
 	vrfs          map[string]*vrf
 	sessions      map[string]*session
+	accounts      accounting
 	fastPath      *dataplane.FastPath
 	endpointPorts map[string]*endpointPort // by port name
 	nextPort      int
@@ -115,6 +118,9 @@ func Start(dev *config.Device, opts Options) (*Edge, error) {
 		calls:     make(chan func()),
 		stop:      make(chan struct{}),
 	}
+	if err := e.accounts.load(opts.MeterFile); err != nil {
+		e.log.Error("meters", "err", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e.speaker, e.endSpeaker = speaker.Start(ctx, opts.Speaker, opts.Log), cancel
 	err := e.apply(dev)
@@ -137,6 +143,7 @@ func (e *Edge) Stop() {
 	e.stopSpeaker() // while packets still flow, so that the Cease gets out
 	e.endBFD()
 	e.engine.Close()
+	e.saveMeters()
 	for _, v := range e.vrfs {
 		e.removeVRF(v)
 	}
@@ -403,8 +410,18 @@ func (e *Edge) ask() {
 	}
 }
 
+// saveMeters writes the meters down, and says so in the log if it cannot.
+func (e *Edge) saveMeters() {
+	if err := e.accounts.save(); err != nil {
+		e.log.Error("meters", "err", err)
+	}
+}
+
 func (e *Edge) tick(now time.Time) {
 	e.checkLinks()
+	if now.Unix()%saveEvery == 0 {
+		e.saveMeters()
+	}
 	e.tickBFD(now)
 	e.releaseLimits(now)
 	e.auditDue(now)

@@ -123,6 +123,7 @@ func (e *Edge) remakeTap(lost *dataplane.Subinterface) {
 			old := s.tap
 			s.tap, s.punt = t, dataplane.NewPunt(t.fd)
 			s.configure(s.cfg, s.port, s.dp.Counters)
+			s.dp.Ingress, s.dp.Egress = lost.Ingress, lost.Egress
 			e.rebuild(v)
 			v.fwd.commit()
 			e.publishSnapshot(e.portTables())

@@ -110,7 +110,7 @@ func frrDaemons(n *Node) ([]frr.Daemon, error) {
 
 func (b *builder) msee(n *Node, command string) frr.Daemon {
 	return frr.Daemon{Name: command, Argv: []string{
-		b.o.Binary, command, "--config", b.configFile(n), "--instance", instance(b.lab, n.Name),
+		b.o.Binary, command, "--config", b.configFile(n), "--instance", instance(b.lab, n.Name), "--state", "",
 	}}
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -26,14 +27,16 @@ func gatewayCommand() *cobra.Command {
 }
 
 func daemonCommand(use string, kind config.Kind, short string) *cobra.Command {
-	var path, instance string
+	var path, instance, state string
 	c := &cobra.Command{Use: use + " --config FILE", Short: short, Args: cobra.NoArgs,
 		Long: short + ".\n\nRuns in the foreground until SIGTERM or Ctrl-C. SIGHUP, like `msee reload`, reads the\n" +
 			"file again and applies what has changed; a file with faults changes nothing.",
-		RunE: func(*cobra.Command, []string) error { return daemon(kind, path, instance) }}
+		RunE: func(*cobra.Command, []string) error { return daemon(kind, path, instance, state) }}
 	c.Flags().StringVarP(&path, "config", "c", "", "configuration file (docs/configuration.md)")
 	c.Flags().StringVar(&instance, "instance", "", "name of this process among others: its socket is "+
 		api.SocketPath("NAME")+", its namespaces NAME.VRF (default: the device's name)")
+	c.Flags().StringVar(&state, "state", "/var/lib/msee", "directory of what outlives the process, the meters, "+
+		"below it by instance; \"\" keeps nothing")
 	c.MarkFlagRequired("config")
 	return c
 }
@@ -50,7 +53,7 @@ func load(kind config.Kind, path string) (*config.Device, error) {
 	return dev, nil
 }
 
-func daemon(kind config.Kind, path, instance string) error {
+func daemon(kind config.Kind, path, instance, state string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
@@ -73,7 +76,11 @@ func daemon(kind config.Kind, path, instance string) error {
 	if err != nil {
 		return err
 	}
-	e, err := edge.Start(dev, edge.Options{Instance: instance, Speaker: []string{self, "speaker"}, Log: log})
+	options := edge.Options{Instance: instance, Speaker: []string{self, "speaker"}, Log: log}
+	if state != "" {
+		options.MeterFile = filepath.Join(state, instance, "meters.json")
+	}
+	e, err := edge.Start(dev, options)
 	if err != nil {
 		return err
 	}

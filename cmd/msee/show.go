@@ -87,6 +87,8 @@ func showCommand() *cobra.Command {
 		func(c *api.Client) (any, error) { return c.BFD() }, printer(api.ShowBFD))
 	add("ports", "Ports and their counters",
 		func(c *api.Client) (any, error) { return c.Ports() }, printer(api.ShowPorts))
+	add("meters", "What each peering has carried, and what was above its circuit's bandwidth",
+		func(c *api.Client) (any, error) { return c.Meters() }, printer(api.ShowMeters))
 	add("limits", "How many prefixes each session may announce, and has",
 		func(c *api.Client) (any, error) { return c.Sessions() }, printer(api.ShowLimits))
 	add("services", "Microsoft's services by community: what is announced, and why not more",

@@ -273,6 +273,7 @@ func TestRowNames(t *testing.T) {
 	names := rowNames()
 	for _, want := range strings.Fields(`tcp1_dot1q_fwd tcp1_dot1q_rev tcp4_dot1q_fwd tcp4_dot1q_rev tcp1_qinq_fwd
 		udp1400_dot1q ping_idle_p50 idle_cpu_percent pipeline_dot1q_10k_ns
+		pipeline_dot1q_10k_policed_ns
 		lookup4_10k_ns lookup4_200k_ns lookup4_1m_ns lookup6_10k_ns`) {
 		if !slices.Contains(names, want) {
 			t.Errorf("no row %s", want)

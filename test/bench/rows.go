@@ -55,6 +55,8 @@ func rows(peers bool) []*row {
 	list := slices.Concat(fastPathRows(), []*row{
 		{name: "pipeline_dot1q_10k_ns", unit: "ns", smaller: true, baseline: "target", target: 50,
 			measure: goBench{pkg: "msee/dataplane", bench: "PipelineDot1Q10k", unit: "ns/frame"}.measure},
+		{name: "pipeline_dot1q_10k_policed_ns", unit: "ns", smaller: true, baseline: "target", target: 65,
+			measure: goBench{pkg: "msee/dataplane", bench: "PipelineDot1Q10kPoliced", unit: "ns/frame"}.measure},
 		lookup("lookup4_10k_ns", "msee/dataplane/fib", "Lookup4/10k"),
 		lookup("lookup4_200k_ns", "msee/dataplane/fib", "Lookup4/200k"),
 		lookup("lookup4_1m_ns", "msee/dataplane/fib", "Lookup4/1m"),
