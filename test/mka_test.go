@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -140,21 +139,22 @@ func (l *testLab) steadyTCP(from, at, to string) (stop func()) {
 	if err := netns.Do(l.ns(at), server.Start); err != nil {
 		l.t.Fatal(err)
 	}
-	var out bytes.Buffer
-	client := exec.Command("iperf3", "-c", to, "-b", "50M", "-t", "600")
-	client.Stdout, client.Stderr = &out, &out
-	eventually(l.t, 10*time.Second, "iperf3 server", func() error {
-		return netns.Do(l.ns(from), func() error {
-			conn, err := net.DialTimeout("tcp", net.JoinHostPort(to, "5201"), time.Second)
-			if err == nil {
-				conn.Close()
-			}
+	var out *bytes.Buffer
+	var client *exec.Cmd
+	eventually(l.t, 10*time.Second, "iperf3", func() error { // the server may not listen yet
+		out = new(bytes.Buffer)
+		client = exec.Command("iperf3", "-c", to, "-b", "50M", "-t", "600", "--forceflush")
+		client.Stdout, client.Stderr = out, out
+		if err := netns.Do(l.ns(from), client.Start); err != nil {
 			return err
-		})
+		}
+		time.Sleep(time.Second)
+		if !exited(client) {
+			return nil
+		}
+		_ = client.Wait()
+		return errors.New(out.String())
 	})
-	if err := netns.Do(l.ns(from), client.Start); err != nil {
-		l.t.Fatal(err)
-	}
 	return func() {
 		_ = client.Process.Signal(os.Interrupt) // it then prints its sum
 		_ = client.Wait()
@@ -164,6 +164,12 @@ func (l *testLab) steadyTCP(from, at, to string) (stop func()) {
 			l.t.Errorf("iperf3: %s", out.Bytes())
 		}
 	}
+}
+
+// exited reports whether a process has ended that nobody has waited for.
+func exited(c *exec.Cmd) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.Process.Pid))
+	return err != nil || bytes.Contains(stat, []byte(") Z "))
 }
 
 // mkaSealed looks at a link: there is nothing but MACsec and EAPOL.
