@@ -1,9 +1,10 @@
 # `make help` lists the targets.
 .NOTPARALLEL:
-.PHONY: build deps lab lab-down test bench bench-peers soak fuzz lint clean help go root
+.PHONY: build deps lab lab-down test bench bench-peers losses soak soak-bfd fuzz lint clean help go root
 
 LAB ?= default
 SOAK ?= 30m
+N ?= 20
 FUZZTIME ?= $(if $(CI),30s,5s)
 VERSION := $(shell git -c safe.directory='*' describe --always --tags --dirty 2>/dev/null || echo unknown)
 
@@ -50,6 +51,16 @@ bench-peers: root deps build ## the same and against Open vSwitch and DPDK, whic
 soak: DEPS := --test
 soak: root deps ## mixed load for SOAK (30m): nothing may leak, counters must add up
 	go test -count=1 -timeout 0 -run '^TestSoak$$' -v ./test -soak $(SOAK)
+
+losses: DEPS := --test
+losses: root deps build ## what each fault costs in packets (N runs each), into out/losses.json and docs
+	mkdir -p out
+	go run ./test/losses -n $(N) -out out/losses.json -docs docs
+	$(give_back)
+
+soak-bfd: root deps ## ten minutes of BFD under load: 64 sessions of 50 ms, then one of 10 ms
+	go test ./test -run BFDSoak -v -timeout 30m -args -bfdsoak 10m -bfdsoak.interval 50ms
+	go test ./test -run BFDSoak -v -timeout 30m -args -bfdsoak 10m -bfdsoak.interval 10ms -bfdsoak.sessions 1 -bfdsoak.rate 500M -bfdsoak.routes 0
 
 fuzz: go ## fuzz every parser for FUZZTIME
 	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh

@@ -9,6 +9,7 @@
 //	GET  /v1/macsec /v1/mka
 //	POST /v1/macsec/rotate[?port=NAME][&ckn=HEX][&sak=only]
 //	POST /v1/reload     read the configuration file again and apply it
+//	POST /v1/maintenance?state=InService|Draining|Drained
 //
 // Every answer is JSON; an error is {"error": "…"} with a status of 4xx or 5xx.
 package api
@@ -142,6 +143,16 @@ func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler 
 	mux.HandleFunc("GET /v1/macsec", answer(func(*http.Request) (any, error) { return rows(e.MACsec()) }))
 	mux.HandleFunc("GET /v1/mka", answer(func(*http.Request) (any, error) { return rows(e.MKA()) }))
 	mux.HandleFunc("POST /v1/macsec/rotate", answer(func(r *http.Request) (any, error) { return rotate(e, r.URL.Query()) }))
+	mux.HandleFunc("POST /v1/maintenance", answer(func(r *http.Request) (any, error) {
+		to := edge.Maintenance(r.URL.Query().Get("state"))
+		if to != edge.InService && to != edge.Draining && to != edge.Drained {
+			return nil, fmt.Errorf("%w: state %q: want InService, Draining or Drained", errBadRequest, to)
+		}
+		if err := e.SetMaintenance(to); err != nil {
+			return nil, err
+		}
+		return e.Device()
+	}))
 	mux.HandleFunc("POST /v1/reload", answer(func(*http.Request) (any, error) {
 		changes, err := rows(reload())
 		return ReloadResult{changes}, err
@@ -184,6 +195,8 @@ func statusOf(err error) int {
 		return http.StatusUnprocessableEntity
 	case errors.Is(err, errBadRequest):
 		return http.StatusBadRequest
+	case errors.Is(err, edge.ErrNotDraining):
+		return http.StatusConflict
 	case errors.Is(err, edge.ErrNoVRF), errors.Is(err, edge.ErrNoPeering), errors.Is(err, edge.ErrNoMKA):
 		return http.StatusNotFound
 	case errors.Is(err, edge.ErrStopped):

@@ -19,6 +19,13 @@ func (l *Lateness) add(d time.Duration) {
 	l[min(n, latenessClasses-1)]++
 }
 
+// Merge adds what another has counted.
+func (l *Lateness) Merge(o *Lateness) {
+	for n := range l {
+		l[n] += o[n]
+	}
+}
+
 // Bound is the upper end of a class; that of the last is not one.
 func (l *Lateness) Bound(class int) time.Duration { return latenessUnit << class }
 

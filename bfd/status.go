@@ -31,6 +31,7 @@ type Status struct {
 	Downs              []Count  `json:"downs,omitempty"`     // from Up
 	Lateness           []Class  `json:"lateness,omitempty"`  // of periodic packets
 	LatenessP99        Millis   `json:"latenessP99"`
+	LatenessHistogram  Lateness `json:"-"`
 }
 
 // Millis is a duration that is milliseconds in JSON.
@@ -86,6 +87,6 @@ func (s *Session) Status(now time.Duration) Status {
 			st.Downs = append(st.Downs, Count{Diag(d).String(), n})
 		}
 	}
-	st.Lateness = s.lateness.Classes()
+	st.Lateness, st.LatenessHistogram = s.lateness.Classes(), s.lateness
 	return st
 }

@@ -18,7 +18,7 @@ type attrSet struct {
 	Attrs
 	key      string
 	refs     int
-	exported [exportKinds]*Attrs // what each kind of export makes of it, once asked
+	exported [exportVariants]*Attrs // what each kind of export makes of it, once asked
 }
 
 func (s *attrSet) export(as exportAs) *Attrs {

@@ -18,6 +18,18 @@ const (
 	exportKinds   = iota
 )
 
+// Added to a kind, a drained device's own AS comes in front of the path
+// DrainPrepends times more.
+const (
+	drainedMSEE    = exportKinds
+	drainedGateway = 2 * exportKinds
+	exportVariants = 3 * exportKinds
+)
+
+// DrainPrepends is how often a device under maintenance puts its AS in front,
+// so that its peers choose others while it still forwards; Azure's number.
+const DrainPrepends = 8
+
 // Export returns the attributes with which the best route, heard from one peer,
 // is announced to another, or nil if it is not. NextHop is left zero, for the
 // speaker to put the session's own address in; the AS path is without our AS,
@@ -29,9 +41,22 @@ func (p *Policy) Export(to, from *Peer, r Route) *Attrs {
 	return p.exportAs(to, from, r.Attrs).attrs(r.Attrs)
 }
 
-// exportAs decides by where a route comes from and where it would go, and on a
-// Microsoft peering by its communities.
+// exportAs is the kind of export, and whether the path is prepended.
 func (p *Policy) exportAs(to, from *Peer, a *Attrs) exportAs {
+	as := p.exportKind(to, from, a)
+	switch {
+	case as == exportNothing || !p.Drained:
+		return as
+	case p.Kind == KindGateway:
+		return as + drainedGateway
+	default:
+		return as + drainedMSEE
+	}
+}
+
+// exportKind decides by where a route comes from and where it would go, and on a
+// Microsoft peering by its communities.
+func (p *Policy) exportKind(to, from *Peer, a *Attrs) exportAs {
 	switch p.Kind {
 	case KindPrivate:
 		return exportPrivate(to, from)
@@ -79,6 +104,11 @@ func exportPrivate(to, from *Peer) exportAs {
 }
 
 func (e exportAs) attrs(a *Attrs) *Attrs {
+	if own := e.drained(); own != 0 {
+		b := (e % exportKinds).attrs(a)
+		b.ASPath = append(slices.Repeat([]uint32{own}, DrainPrepends), b.ASPath...)
+		return b
+	}
 	switch e {
 	case exportVNet:
 		return &Attrs{Origin: a.Origin, Communities: vnetCommunities(a.Communities)}
@@ -96,6 +126,17 @@ func (e exportAs) attrs(a *Attrs) *Attrs {
 		return &Attrs{Origin: a.Origin, ASPath: path}
 	}
 	return nil
+}
+
+// drained is the AS to prepend, 0 for none.
+func (e exportAs) drained() uint32 {
+	switch {
+	case e >= drainedGateway:
+		return ASGateway
+	case e >= drainedMSEE:
+		return ASMSEE
+	}
+	return 0
 }
 
 // vnetCommunities are those of a VNet's prefix that customers see: the value

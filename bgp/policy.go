@@ -20,6 +20,8 @@ const (
 // Its methods are pure.
 type Policy struct {
 	Kind Kind
+	// Drained makes all that is announced longer by DrainPrepends.
+	Drained bool
 	// AllowOwnAS accepts a customer's route with 12076 in its path. MSEEs have
 	// been seen to; its longer path keeps it from being best.
 	AllowOwnAS bool

@@ -123,6 +123,18 @@ func (g *NextHopGroup) spread(ip []byte, v6 bool) *Rewrite {
 	return heaviest(g.Backup, flow)
 }
 
+// bounces reports that a packet that came from src, an Ethernet address, would go
+// back there as its group has nothing left but that backup. Two routers that
+// repair for each other would send it to and fro.
+func (g *NextHopGroup) bounces(out *Rewrite, src []byte) bool {
+	for _, a := range g.Backup {
+		if a.Rewrite() == out {
+			return out.Header.Dst() == [6]byte(src)
+		}
+	}
+	return false
+}
+
 // heaviest is rendezvous hashing (Thaler, Ravishankar: "Using Name-Based
 // Mappings to Increase Hit Rates", 1998): each neighbor weighs something else
 // for each flow, whoever else is in the group. A neighbor that goes takes only

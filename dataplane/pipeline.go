@@ -283,6 +283,8 @@ func (w *Worker) lookup(ps []packet) {
 		case group.Kind == Forward:
 			if p.out = group.choose(b, p.v6); p.out == nil {
 				p.verdict = w.unresolved(group)
+			} else if len(group.Backup) > 0 && group.bounces(p.out, p.Bytes()[6:12]) {
+				p.verdict = DropUnresolved
 			}
 		default:
 			p.verdict = w.special(p, group)

@@ -165,9 +165,10 @@ func (t *thread) bind() {
 
 // priority is the nice value of forwarding threads. Where processors are fewer
 // than who wants them, frames that wait for the router cost everybody: beside
-// one TCP flow on two busy processors a ping took 0.5 ms, with it 0.1. It is not
-// the highest: the control side shares the machine.
-const priority = -10
+// one TCP flow on two busy processors a ping took 0.5 ms, with it 0.1; and BFD
+// that is late is a router taken for dead. The rest of the device follows a
+// little behind; see edge.Hasten.
+const priority = -20
 
 func (t *thread) takePrecedence() {
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, priority); err != nil { // 0: this thread

@@ -54,6 +54,7 @@ type vrf struct {
 	endpoints *endpoints
 	announced []config.Endpoint // to the MSEEs, by a gateway
 	audit     AuditStatus
+	repair    repair
 	stop      chan struct{} // ends the neighbor watch
 	watching  sync.WaitGroup
 }
@@ -245,7 +246,7 @@ func (e *Edge) newVRF(c config.VRF) (*vrf, error) {
 		return nil, err
 	}
 	v := &vrf{cfg: config.VRF{Name: c.Name}, index: e.nextVRF, kernel: kernel, subs: map[string]*subinterface{},
-		origin: origin, rib: bgp.NewRIB(policy(c), nil), fwd: newForwarding(), stop: make(chan struct{})}
+		origin: origin, rib: bgp.NewRIB(e.policy(c), nil), fwd: newForwarding(), stop: make(chan struct{})}
 	v.endpoints = newEndpoints(e.fastPath, v.index)
 	v.fromTap = &dataplane.Subinterface{Name: originName, VRF: v.index, Origin: true,
 		Punt: dataplane.NewPunt(origin.fd), Counters: new(dataplane.Counters)}
@@ -455,7 +456,7 @@ func (e *Edge) reconfigure(v *vrf, c config.VRF) (gone []*subinterface, changed 
 		s.configure(cfg, p, s.dp.Counters)
 		s.dp.Ingress, s.dp.Egress = e.accounts.ways(v.cfg.Name, cfg)
 	}
-	if p := policy(c); !reflect.DeepEqual(policy(v.cfg), p) {
+	if p := e.policy(c); !reflect.DeepEqual(e.policy(v.cfg), p) {
 		e.ribChanged(v, v.rib.SetPolicy(p))
 	}
 	v.cfg = c
@@ -480,6 +481,7 @@ func (e *Edge) setSessions(dev *config.Device) {
 		}
 	}
 	e.speaker.Configure(e.sessionConfigs())
+	e.holdDrained()
 	for _, c := range dev.VRFs {
 		v := e.vrfs[c.Name]
 		e.ribChanged(v, v.rib.SetPeers(e.peers(c)))

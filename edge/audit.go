@@ -57,6 +57,11 @@ func (e *Edge) auditVRF(v *vrf, now time.Time) {
 	for prefix, nextHops := range v.rib.NextHops() {
 		want[prefix] = e.routeTo(v, nextHops)
 	}
+	for prefix := range v.repair.kept {
+		if g := v.fwd.routed[prefix]; g != nil && want[prefix] == nil {
+			want[prefix] = g
+		}
+	}
 	findings := v.fwd.audit(want)
 	a := &v.audit
 	a.Audits++

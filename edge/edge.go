@@ -55,6 +55,7 @@ type Edge struct {
 	endpointPorts map[string]*endpointPort // by port name
 	nextPort      int
 	nextVRF       int
+	maintenance   Maintenance
 	incomplete    bool         // the last apply could not do all
 	asking        map[hop]bool // neighbors to ask the kernel for
 	neighbors     chan neighbor
@@ -106,12 +107,13 @@ var ErrStopped = errors.New("the device has stopped")
 func Start(dev *config.Device, opts Options) (*Edge, error) {
 	e := &Edge{
 		opts: opts, log: opts.Log, started: time.Now(),
-		engine:   dataplane.NewEngine(opts.Log),
-		device:   &config.Device{},
-		ports:    map[string]*portState{},
-		vrfs:     map[string]*vrf{},
-		sessions: map[string]*session{},
-		fastPath: &dataplane.FastPath{}, endpointPorts: map[string]*endpointPort{},
+		engine:      dataplane.NewEngine(opts.Log),
+		device:      &config.Device{},
+		maintenance: InService,
+		ports:       map[string]*portState{},
+		vrfs:        map[string]*vrf{},
+		sessions:    map[string]*session{},
+		fastPath:    &dataplane.FastPath{}, endpointPorts: map[string]*endpointPort{},
 		asking:    map[hop]bool{},
 		neighbors: make(chan neighbor, 256),
 		links:     make(chan netlink.LinkUpdate, 16),
@@ -312,7 +314,9 @@ func (e *Edge) sessionStatus(st bgp.SessionStatus) {
 // down drops the routes of a session that has ended for good.
 func (e *Edge) down(s *session) {
 	s.sweepAt = time.Time{}
-	e.ribChanged(s.vrf, s.vrf.rib.Down(s.cfg.Name))
+	c := s.vrf.rib.Down(s.cfg.Name)
+	s.vrf.keepForRepair(&c, time.Now())
+	e.ribChanged(s.vrf, c)
 	e.endpointsGone(s.vrf, s.cfg.Name, false)
 }
 
@@ -346,6 +350,7 @@ func (e *Edge) ribChanged(v *vrf, c bgp.Changes) {
 			last, g = r.NextHops, e.routeTo(v, r.NextHops)
 		}
 		v.fwd.set(v.fwd.routed, r.Prefix, g)
+		delete(v.repair.kept, r.Prefix)
 	}
 	for _, u := range c.Updates {
 		e.speaker.Advertise(u)
@@ -372,7 +377,11 @@ func (e *Edge) routeTo(v *vrf, nextHops []bgp.NextHop) *group {
 	if len(hops) == 0 {
 		return nil
 	}
-	return v.fwd.group(dataplane.Forward, nil, hops, nil)
+	var backup []hop
+	if s := e.sessions[nextHops[0].Session]; s != nil && s.cfg.Side == config.SideCustomer {
+		backup = e.partners(v, hops[0].addr)
+	}
+	return v.fwd.group(dataplane.Forward, nil, hops, backup)
 }
 
 func (e *Edge) neighborChanged(n neighbor) {
@@ -423,6 +432,7 @@ func (e *Edge) tick(now time.Time) {
 		e.saveMeters()
 	}
 	e.tickBFD(now)
+	e.endRepair(now)
 	e.releaseLimits(now)
 	e.auditDue(now)
 	// A tenth of the next hops each second, told by their last octet, is

@@ -33,7 +33,8 @@ type DeviceStatus struct {
 	PID      int         `json:"pid"`
 	Started  time.Time   `json:"started"`
 	// Goroutines is how many the process has: it must not grow.
-	Goroutines int `json:"goroutines"`
+	Goroutines  int         `json:"goroutines"`
+	Maintenance Maintenance `json:"maintenance"`
 }
 
 // CircuitStatus is one circuit.
@@ -144,7 +145,7 @@ func (e *Edge) Device() (s DeviceStatus, err error) {
 	err = e.do(func() {
 		d := e.device
 		s = DeviceStatus{Instance: e.opts.Instance, Name: d.Name, Kind: d.Kind, Role: d.Role, ASN: d.ASN,
-			RouterID: d.RouterID, PID: os.Getpid(), Started: e.started, Goroutines: runtime.NumGoroutine()}
+			RouterID: d.RouterID, PID: os.Getpid(), Started: e.started, Goroutines: runtime.NumGoroutine(), Maintenance: e.maintenance}
 	})
 	return s, err
 }

@@ -99,6 +99,9 @@ func (h *Header) push(tpid, id uint16) {
 // Len returns the length of the header with its EtherType, in octets.
 func (h *Header) Len() int { return h.len + 2 }
 
+// Dst returns the address that frames go to.
+func (h *Header) Dst() [6]byte { return [6]byte(h.b[:6]) }
+
 // Put writes the header and etherType so that they end where the payload
 // begins, at b[payload], and returns where they begin. There must be
 // MaxHeaderLen octets in front of payload.

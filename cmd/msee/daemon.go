@@ -72,6 +72,9 @@ func daemon(kind config.Kind, path, instance, state string) error {
 	// Workers hold a thread each and may keep it busy: leave as many
 	// processors to the rest as there are.
 	runtime.GOMAXPROCS(runtime.NumCPU() + len(dev.Ports))
+	if err := edge.Hasten(); err != nil {
+		log.Warn("no precedence over other processes: BFD sessions may go down on a busy machine", "err", err)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -129,6 +132,9 @@ func speakerCommand() *cobra.Command {
 	return &cobra.Command{Use: "speaker", Hidden: true, Args: cobra.NoArgs,
 		Short: "The BGP speaker of an edge or gateway, which starts it",
 		RunE: func(*cobra.Command, []string) error {
+			if err := edge.Unhasten(); err != nil { // of the device that has started it
+				return err
+			}
 			conn, err := speaker.Inherited()
 			if err != nil {
 				return err

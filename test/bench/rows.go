@@ -52,7 +52,7 @@ func rows(peers bool) []*row {
 		return &row{name: name, unit: "ns", smaller: true, baseline: "bart_table",
 			measure: goBench{pkg: pkg, bench: bench, unit: "ns/op", sides: [2]string{"fib", "bart_table"}}.measure}
 	}
-	list := slices.Concat(fastPathRows(), []*row{
+	list := slices.Concat(fastPathRows(), bfdRows(), []*row{
 		{name: "pipeline_dot1q_10k_ns", unit: "ns", smaller: true, baseline: "target", target: 50,
 			measure: goBench{pkg: "msee/dataplane", bench: "PipelineDot1Q10k", unit: "ns/frame"}.measure},
 		{name: "pipeline_dot1q_10k_policed_ns", unit: "ns", smaller: true, baseline: "target", target: 65,

@@ -1,0 +1,87 @@
+package edge
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"msee/bgp"
+	"msee/circuit"
+	"msee/config"
+)
+
+// Local repair: the MSEEs of a pair stand in each GatewaySubnet together, and so
+// have a path to each other in every VRF that has a connection. Each route to a
+// customer has the partner there as its backup. When the customer's link dies,
+// what the gateways still send here goes to the customer by the partner's link,
+// from the moment that BFD knows; routes whose last way is gone are kept for that
+// a while, though their peers are told at once that they are gone. A packet that
+// comes from the partner never goes back there.
+
+// repairFor is how long a route is kept for repair: gateways need a moment to
+// move, and Azure's up to a minute.
+const repairFor = time.Minute
+
+// repair is a VRF's routes that the RIB has no more.
+type repair struct {
+	kept  map[netip.Prefix]struct{}
+	until time.Time
+}
+
+// partners are the partner's addresses in a VRF, of the family of a next hop.
+func (e *Edge) partners(v *vrf, like netip.Addr) (hops []hop) {
+	role := circuit.RolePrimary
+	switch {
+	case e.device.Kind != config.KindEdge:
+		return nil
+	case e.device.Role == string(circuit.RolePrimary):
+		role = circuit.RoleSecondary
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.subs)) {
+		s := v.subs[name]
+		if s.cfg.Side != config.SideCore {
+			continue
+		}
+		for _, a := range s.cfg.Addresses {
+			if a.Addr().Is4() != like.Is4() {
+				continue
+			}
+			h := hop{s, circuit.MSEECoreAddress(a.Masked(), role)}
+			if hops = append(hops, h); !v.fwd.resolved(h) {
+				e.asking[h] = true
+			}
+		}
+	}
+	return hops
+}
+
+// keepForRepair takes out of a change those routes that have no way left but a
+// backup: forwarding keeps them.
+func (v *vrf) keepForRepair(c *bgp.Changes, now time.Time) {
+	c.Routes = slices.DeleteFunc(c.Routes, func(r bgp.RouteChange) bool {
+		g := v.fwd.routed[r.Prefix]
+		if len(r.NextHops) > 0 || g == nil || len(g.Backup) == 0 {
+			return false
+		}
+		if v.repair.kept == nil {
+			v.repair.kept = map[netip.Prefix]struct{}{}
+		}
+		v.repair.kept[r.Prefix] = struct{}{}
+		v.repair.until = now.Add(repairFor)
+		return true
+	})
+}
+
+// endRepair drops the routes that were kept long enough.
+func (e *Edge) endRepair(now time.Time) {
+	for _, v := range e.vrfs {
+		if len(v.repair.kept) == 0 || now.Before(v.repair.until) {
+			continue
+		}
+		for prefix := range v.repair.kept {
+			v.fwd.set(v.fwd.routed, prefix, nil)
+		}
+		v.repair.kept = nil
+	}
+}
