@@ -310,9 +310,6 @@ func (w *Worker) special(p *packet, group *NextHopGroup) Verdict {
 		if v := w.localBFD(p); v != proceed {
 			return v
 		}
-		if v := w.localBFD(p); v != proceed {
-			return v
-		}
 		return w.punt(p, PuntLocal)
 	case Glean:
 		return w.puntGlean(p, group.Out)
