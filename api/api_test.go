@@ -84,12 +84,16 @@ func TestShowRoutes(t *testing.T) {
 		}},
 		{VRF: "a", Prefix: netip.PrefixFrom(hop, 32), Source: "local"},
 	}
+	rows = append(rows, edge.RouteStatus{VRF: "a", Prefix: netip.MustParsePrefix("20.150.66.0/24"), Source: "originated", Paths: []edge.PathStatus{
+		{NextHop: hop, Interface: "cust.100", ASPath: []uint32{65001, 12076}, State: bgp.PathRefused, Why: "not in advertisedPublicPrefixes"}}})
 	compare(t, lines(t, func(b *bytes.Buffer) error { return ShowRoutes(b, rows) }),
-		"   VRF  PREFIX            NEXT-HOP       INTERFACE  SOURCE  AS-PATH        NOTE",
-		"*  a    10.1.0.0/16       192.168.15.17  cust.100   bgp     65001 65001 i  only route",
-		"x  a    10.1.0.0/16       192.168.15.17  cust.100   bgp     ?              martian; stale",
-		"   a    10.1.0.0/16       192.168.15.17  cust.100   bgp     -              next hop not resolved",
-		"*  a    192.168.15.17/32  -              -          local   -              -")
+		"   VRF  PREFIX            NEXT-HOP       INTERFACE  SOURCE      AS-PATH        NOTE",
+		"*  a    10.1.0.0/16       192.168.15.17  cust.100   bgp         65001 65001 i  only route",
+		"x  a    10.1.0.0/16       192.168.15.17  cust.100   bgp         ?              martian; stale",
+		"   a    10.1.0.0/16       192.168.15.17  cust.100   bgp         -              next hop not resolved",
+		"*  a    192.168.15.17/32  -              -          local       -              -",
+		"*  a    20.150.66.0/24    -              -          originated  -              -",
+		"x  a    20.150.66.0/24    192.168.15.17  cust.100   bgp         65001 12076 i  not in advertisedPublicPrefixes")
 }
 
 func TestUnits(t *testing.T) {

@@ -113,12 +113,14 @@ const origins = "ie?"
 func ShowRoutes(w io.Writer, rows []edge.RouteStatus) error {
 	var out [][]string
 	for _, r := range rows {
-		if len(r.Paths) == 0 {
-			out = append(out, []string{"*", r.VRF, r.Prefix.String(), "", "", r.Source, "", ""})
+		source := r.Source
+		if len(r.Paths) == 0 || source == "originated" {
+			out = append(out, []string{"*", r.VRF, r.Prefix.String(), "", "", source, "", ""})
+			source = "bgp" // what others say of a prefix of ours
 		}
 		for _, p := range r.Paths {
-			out = append(out, []string{mark(p), r.VRF, r.Prefix.String(), hopString(p.NextHop), p.Interface, r.Source,
-				pathString(r.Source, p), note(r.Source, p)})
+			out = append(out, []string{mark(p), r.VRF, r.Prefix.String(), hopString(p.NextHop), p.Interface, source,
+				pathString(source, p), note(source, p)})
 		}
 	}
 	return table(w, " VRF PREFIX NEXT-HOP INTERFACE SOURCE AS-PATH NOTE", out)

@@ -2,9 +2,13 @@ package bgp
 
 // exceeds reports whether the peer has announced more prefixes than it may
 // (RFC 4486 §4). Refused ones count: they are held as well. While there may be
-// stale ones nobody knows.
+// stale ones, as many of them may come on top: it could have changed them all.
 func (p *peer) exceeds() bool {
-	return p.cfg.MaxPrefixes > 0 && !p.stale && p.counts.Received > p.cfg.MaxPrefixes
+	most := p.cfg.MaxPrefixes
+	if p.stale {
+		most *= 2
+	}
+	return most > 0 && p.counts.Received > most
 }
 
 // settleLimits drops the routes of the sessions that have gone over their limit

@@ -110,6 +110,42 @@ func TestLimitAfterRestart(t *testing.T) {
 	}
 }
 
+// TestLimitWhileStale: a peer that does not say that its table is told may have
+// its stale routes and as many others, not any number.
+func TestLimitWhileStale(t *testing.T) {
+	customer := customer4
+	customer.MaxPrefixes = 10
+	r := NewRIB(PrivatePeering(), []Peer{customer})
+	r.Apply(many(&customer, 0, 10))
+	r.Retain("ce4")
+	if c := r.Apply(many(&customer, 10, 10)); c.Exceeded != nil {
+		t.Error("10 stale and 10 new ones exceed the limit of 10 before the sweep")
+	}
+	if c := r.Apply(many(&customer, 20, 1)); len(c.Exceeded) != 1 {
+		t.Error("10 stale and 11 new ones do not exceed the limit of 10")
+	}
+}
+
+// TestLimitAfterWithdrawals: a session that withdraws all its stale routes has
+// none, and the limit counts from there.
+func TestLimitAfterWithdrawals(t *testing.T) {
+	for what, end := range map[string]func(*RIB) Changes{
+		"sweep": func(r *RIB) Changes { return r.Sweep("ce4") },
+		"down":  func(r *RIB) Changes { return r.Down("ce4") },
+	} {
+		customer := customer4
+		customer.MaxPrefixes = 10
+		r := NewRIB(PrivatePeering(), []Peer{customer})
+		r.Apply(many(&customer, 0, 1))
+		r.Retain("ce4")
+		r.Apply(Update{Session: "ce4", Withdraw: []netip.Prefix{many(&customer, 0, 1).Announce[0].Prefix}})
+		end(r)
+		if c := r.Apply(many(&customer, 0, 11)); len(c.Exceeded) != 1 {
+			t.Errorf("%s: 11 prefixes do not exceed the limit of 10", what)
+		}
+	}
+}
+
 func TestNear(t *testing.T) {
 	for _, c := range []struct {
 		n, limit int

@@ -242,7 +242,11 @@ func (m *model) update(u Update) {
 // left when it was last asked is what counts.
 func (m *model) enforce() {
 	for _, p := range m.peers {
-		if n := len(m.in[p.Name]); p.MaxPrefixes > 0 && n > p.MaxPrefixes && !m.mayBeStale[p.Name] {
+		most := p.MaxPrefixes
+		if m.mayBeStale[p.Name] {
+			most += p.MaxPrefixes
+		}
+		if n := len(m.in[p.Name]); most > 0 && n > most {
 			m.over[p.Name] = true
 			m.forget(p.Name)
 		}

@@ -186,11 +186,14 @@ func (r *RIB) Sweep(session string) Changes {
 // peer's prefixes would cost more than the scan at every announcement.
 func (r *RIB) drop(session string, which func(*path) bool) Changes {
 	p := r.peer(session)
-	if p == nil || p.counts.Received == 0 {
+	if p == nil {
+		return Changes{}
+	}
+	p.stale = false
+	if p.counts.Received == 0 {
 		return Changes{}
 	}
 	r.removeAll(p, which)
-	p.stale = false
 	p.over = p.over || p.exceeds()
 	return r.settleLimits()
 }

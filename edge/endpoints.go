@@ -125,7 +125,7 @@ func (e *Edge) endpointUpdate(s *session, u bgp.Update) bgp.Update {
 
 // endpointKind says whether a route is an endpoint, and of what kind.
 func endpointKind(r bgp.Route) (circuit.EndpointKind, bool) {
-	if r.Attrs == nil || !r.Prefix.IsSingleIP() {
+	if r.Attrs == nil || !r.Prefix.IsSingleIP() || r.Prefix.Addr().Is4In6() {
 		return "", false
 	}
 	for _, c := range r.Attrs.Communities {

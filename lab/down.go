@@ -32,7 +32,7 @@ func Down(ctx context.Context, lab string) error {
 // DownAll takes down every lab there is.
 func DownAll(ctx context.Context) error {
 	var errs []error
-	for _, lab := range labNames() {
+	for _, lab := range Names() {
 		errs = append(errs, Down(ctx, lab))
 	}
 	return errors.Join(errs...)

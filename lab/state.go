@@ -74,8 +74,8 @@ func (s *state) loadTopology() (*Topology, error) {
 	return Parse(s.Topology, data)
 }
 
-// labNames returns the labs that have left anything in the run directory.
-func labNames() []string {
+// Names returns the labs that have left anything in the run directory.
+func Names() []string {
 	entries, _ := os.ReadDir(labsDir()) // none if it is not there
 	var names []string
 	for _, e := range entries {

@@ -10,7 +10,7 @@ import (
 
 // Status writes a table of the labs that there are.
 func Status(w io.Writer) error {
-	names := labNames()
+	names := Names()
 	if len(names) == 0 {
 		fmt.Fprintln(w, "no lab is up; topologies: "+strings.Join(Topologies(), ", "))
 		return nil

@@ -10,7 +10,7 @@ import (
 // path and attribute that leaves is the edge's decision, and nothing received
 // can be sent on behind its back.
 
-// atOnce is how many routes are taken from the table at a time.
+// atOnce is the weight of the routes that are taken from the table at a time.
 const atOnce = 4096
 
 // advertise changes the Adj-RIB-Out.
@@ -110,7 +110,7 @@ func (s *session) nextUpdates(w *updateWriter, c *conn) (b []byte, more bool) {
 		s.mu.Unlock()
 		return nil, false
 	}
-	s.dirty.take(atOnce, func(p netip.Prefix, _ struct{}) {
+	s.dirty.take(atOnce, func(p netip.Prefix, _ struct{}) int {
 		a := s.routes[p]
 		switch {
 		case p.Addr().Is4() != w.local.Is4():
@@ -122,6 +122,7 @@ func (s *session) nextUpdates(w *updateWriter, c *conn) (b []byte, more bool) {
 			}
 			groups[a] = append(groups[a], p)
 		}
+		return weight(a)
 	})
 	more = s.dirty.len() > 0
 	s.mu.Unlock()

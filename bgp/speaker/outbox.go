@@ -152,15 +152,16 @@ func (n *news) pop(session string) bgp.Event {
 	}
 }
 
-// takeRoutes moves up to maxRoutes changes out of q.
+// takeRoutes moves changes of up to maxRoutes weight out of q.
 func takeRoutes(session string, q *queue[*bgp.Attrs]) *bgp.Update {
 	u := &bgp.Update{Session: session}
-	q.take(maxRoutes, func(p netip.Prefix, a *bgp.Attrs) {
+	q.take(maxRoutes, func(p netip.Prefix, a *bgp.Attrs) int {
 		if a == nil {
 			u.Withdraw = append(u.Withdraw, p)
 		} else {
 			u.Announce = append(u.Announce, bgp.Route{Prefix: p, Attrs: a})
 		}
+		return weight(a)
 	})
 	return u
 }

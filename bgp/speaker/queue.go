@@ -24,14 +24,15 @@ func (q *queue[V]) set(p netip.Prefix, v V) {
 	}
 }
 
-// take removes up to n prefixes, the oldest, and calls fn with each.
-func (q *queue[V]) take(n int, fn func(netip.Prefix, V)) {
-	for ; n > 0 && q.head < len(q.order); n-- {
+// take removes prefixes, the oldest, and calls fn with each, until what fn says
+// that they weigh comes to n.
+func (q *queue[V]) take(n int, fn func(netip.Prefix, V) (weight int)) {
+	for n > 0 && q.head < len(q.order) {
 		p := q.order[q.head]
 		q.head++
 		v := q.newest[p]
 		delete(q.newest, p)
-		fn(p, v)
+		n -= fn(p, v)
 	}
 	if q.head == len(q.order) {
 		*q = queue[V]{} // and the memory of a long one with it

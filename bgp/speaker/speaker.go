@@ -467,12 +467,14 @@ func (s *Speaker) nextCommand() (*command, bool) {
 	}
 	for name, dirty := range s.dirty {
 		u := &bgp.Update{Session: name}
-		dirty.take(maxRoutes, func(p netip.Prefix, _ struct{}) {
-			if a := s.routes[name][p]; a != nil {
+		dirty.take(maxRoutes, func(p netip.Prefix, _ struct{}) int {
+			a := s.routes[name][p]
+			if a != nil {
 				u.Announce = append(u.Announce, bgp.Route{Prefix: p, Attrs: a})
 			} else {
 				u.Withdraw = append(u.Withdraw, p)
 			}
+			return weight(a)
 		})
 		if dirty.len() == 0 {
 			delete(s.dirty, name)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -218,13 +219,12 @@ func TestWire(t *testing.T) {
 	if len(back.Announce) != 2 || back.Announce[0].Attrs != back.Announce[1].Attrs || len(back.Withdraw) != 1 {
 		t.Errorf("%+v", back)
 	}
-	for _, p := range []netip.Prefix{{}, netip.MustParsePrefix("10.0.0.1/8"), netip.MustParsePrefix("::ffff:10.0.0.0/120")} {
+	for _, p := range []netip.Prefix{{}, netip.MustParsePrefix("10.0.0.1/8")} {
 		if err := gob.NewEncoder(&b).Encode(report{Routes: &routes{Withdraw: prefixList{p}}}); err == nil {
 			t.Errorf("%v sent", p)
 		}
 	}
-	for _, bad := range [][]byte{{4}, {4, 8}, {4, 33, 1, 2, 3, 4, 5}, {5, 8, 10}, {4, 7, 1}, {4, 0, 6},
-		append([]byte{6, 120, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}, 1, 2, 3)} {
+	for _, bad := range [][]byte{{4}, {4, 8}, {4, 33, 1, 2, 3, 4, 5}, {5, 8, 10}, {4, 7, 1}, {4, 0, 6}} {
 		if err := new(prefixList).UnmarshalBinary(bad); err == nil {
 			t.Errorf("% x accepted", bad)
 		}
@@ -286,5 +286,63 @@ func TestGarbageFromSpeaker(t *testing.T) {
 		if e.Restarted {
 			break
 		}
+	}
+}
+
+// TestMappedPrefix: a prefix of IPv4-mapped addresses, which a peer of IPv6 may
+// send, is for the RIB to refuse. It must not end the socket to the edge.
+func TestMappedPrefix(t *testing.T) {
+	for _, text := range []string{"::ffff:0:0/96", "::ffff:10.0.0.0/104", "::ffff:10.0.0.1/128"} {
+		prefix := netip.MustParsePrefix(text)
+		w := &updateWriter{local: netip.MustParseAddr(v6b), as: theirAS, fourOctets: true}
+		m, err := w.announce(nil, []netip.Prefix{prefix}, &bgp.Attrs{})
+		must(t, err)
+		u, err := parseUpdate(m, ipv6Unicast, true)
+		must(t, err)
+		var b bytes.Buffer
+		must(t, gob.NewEncoder(&b).Encode(&report{Routes: pack(u.update("s"))}))
+		var r report
+		must(t, newDecoder(&b).decode(&r))
+		if got := r.Routes.unpack().Announce; len(got) != 1 || got[0].Prefix != prefix {
+			t.Errorf("%v, want %v", got, prefix)
+		}
+	}
+}
+
+// TestLongestPaths: a customer's 4,000 routes, each with as long a path as a
+// message holds, fit into the values between edge and speaker, both ways.
+func TestLongestPaths(t *testing.T) {
+	const routes = 4000
+	u := bgp.Update{Session: "s"}
+	for i := range routes {
+		path := slices.Repeat([]uint32{4_200_000_000}, 1010)
+		path[1] = uint32(i)
+		u.Announce = append(u.Announce, bgp.Route{
+			Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24),
+			Attrs:  &bgp.Attrs{NextHop: netip.MustParseAddr(v4b), ASPath: path},
+		})
+	}
+	out := newOutbox()
+	out.update(&u)
+	reports := 0
+	for e, ok := out.pop(); ok; e, ok = out.pop() {
+		var b bytes.Buffer
+		must(t, gob.NewEncoder(&b).Encode(&report{Routes: pack(e.Update)}))
+		var r report
+		must(t, newDecoder(&b).decode(&r))
+		reports += len(r.Routes.unpack().Announce)
+	}
+	s := &Speaker{wake: make(chan struct{}, 1), routes: map[string]map[netip.Prefix]*bgp.Attrs{}, dirty: map[string]*queue[struct{}]{}}
+	s.Advertise(u)
+	commands := 0
+	for c, ok := s.nextCommand(); ok; c, ok = s.nextCommand() {
+		var b bytes.Buffer
+		must(t, gob.NewEncoder(&b).Encode(c))
+		var got command
+		must(t, newDecoder(&b).decode(&got))
+		commands += len(got.Routes.unpack().Announce)
+	}
+	if reports != routes || commands != routes {
+		t.Errorf("%d routes reported and %d commanded of %d", reports, commands, routes)
 	}
 }

@@ -341,6 +341,7 @@ func (p *updateParser) prefixes(list []netip.Prefix, b []byte, where string) ([]
 // finish settles what the whole UPDATE means.
 func (p *updateParser) finish() *received {
 	out := &p.out
+	out.endOfRIB = out.endOfRIB && len(out.announce)+len(out.withdraw) == 0
 	if len(out.announce) == 0 {
 		return out
 	}

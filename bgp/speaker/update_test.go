@@ -237,6 +237,11 @@ func FuzzUpdate(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(v6, uint8(2))
+	mapped, err := w.announce(nil, []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}, &bgp.Attrs{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(mapped, uint8(3))
 	f.Fuzz(func(t *testing.T, b []byte, kind uint8) {
 		m, err := readMessage(bytes.NewReader(b), make([]byte, maxMessage))
 		if err != nil || m[18] != typeUpdate {
@@ -263,4 +268,20 @@ func FuzzUpdate(f *testing.F) {
 			t.Fatalf("%+v", u)
 		}
 	})
+}
+
+// TestEndOfRIBAlone: an UPDATE that withdraws nothing in MP_UNREACH_NLRI is the
+// End-of-RIB only if it says nothing else (RFC 4724 §2).
+func TestEndOfRIBAlone(t *testing.T) {
+	unreach := []byte{flagOptional, attrMPUnreach, 3, 0, 1, 1}
+	u, err := parseUpdate(updateMessage(nil, attrs(unreach, goodOrigin, goodPath, goodHop), net10), ipv4Unicast, true)
+	must(t, err)
+	if u.endOfRIB || len(u.announce) != 1 {
+		t.Errorf("%+v", u)
+	}
+	u, err = parseUpdate(updateMessage(nil, attrs(unreach), nil), ipv4Unicast, true)
+	must(t, err)
+	if !u.endOfRIB {
+		t.Error("an End-of-RIB in MP_UNREACH_NLRI is none")
+	}
 }

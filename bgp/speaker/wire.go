@@ -113,9 +113,19 @@ func (l *prefixList) UnmarshalBinary(b []byte) error {
 	return nil
 }
 
-// maxRoutes is the most prefixes in one value: it bounds how long one session
-// keeps the others waiting.
+// maxRoutes is the most weight of routes in one value: it bounds how long one
+// session keeps the others waiting, and keeps the value far below maxValue.
 const maxRoutes = 4096
+
+// weight is what a route counts of maxRoutes, one if its attributes are of the
+// usual size. Those that fill a message weigh as much as 64: 4096 of them would
+// be more than maxValue.
+func weight(a *bgp.Attrs) int {
+	if a == nil {
+		return 1
+	}
+	return 1 + (len(a.ASPath)+len(a.Communities))/16
+}
 
 // pack groups the announcements by attributes; equal pointers share a group.
 func pack(u *bgp.Update) *routes {
@@ -133,12 +143,11 @@ func pack(u *bgp.Update) *routes {
 	return r
 }
 
-var errBadPrefix = errors.New("prefix is invalid, IPv4-mapped or has host bits")
+var errBadPrefix = errors.New("prefix is invalid or has host bits")
 
-// usable says that p can be a key in a table: no host bits, no second spelling.
-func usable(p netip.Prefix) bool {
-	return p.IsValid() && p.Masked() == p && !p.Addr().Is4In6()
-}
+// usable says that p can be a key in a table. A peer may well send prefixes of
+// IPv4-mapped addresses; it is for the RIB to refuse them.
+func usable(p netip.Prefix) bool { return p.IsValid() && p.Masked() == p }
 
 // unpack is the inverse of pack. Prefixes that no table should see were refused
 // when they were decoded.

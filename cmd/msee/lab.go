@@ -146,6 +146,9 @@ func labExec() *cobra.Command {
 			if command[0] == "--" { // pflag leaves it where flags end at the first argument
 				command = command[1:]
 			}
+			if name == "" {
+				name = meantLab(lab.Names())
+			}
 			status, err := lab.Exec(name, node, command)
 			if err != nil {
 				return err
@@ -155,9 +158,17 @@ func labExec() *cobra.Command {
 			}
 			return nil
 		}}
-	c.Flags().StringVar(&name, "lab", defaultTopology, "the lab")
+	c.Flags().StringVar(&name, "lab", "", "the lab; default: the only one that is up, else "+defaultTopology)
 	c.Flags().SetInterspersed(false)
 	return c
+}
+
+// meantLab is the lab that a command means without a name.
+func meantLab(up []string) string {
+	if len(up) == 1 {
+		return up[0]
+	}
+	return defaultTopology
 }
 
 func labDiagram() *cobra.Command {
