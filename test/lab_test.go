@@ -323,7 +323,7 @@ func (l *testLab) kill(node string, sig syscall.Signal) []string {
 	if err := syscall.Kill(pid, sig); err != nil {
 		l.t.Fatal(err)
 	}
-	return strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
+	return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
 }
 
 // start runs a daemon in a node, as the lab does. It ends with the lab.

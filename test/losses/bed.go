@@ -267,7 +267,7 @@ func (b *bed) daemon(node, name string) (int, error) {
 
 func commandLine(pid int) []string {
 	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // none: it has ended
-	return strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
+	return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
 }
 
 func children(pid int) (all []int) {
