@@ -121,12 +121,19 @@ func (p *Policy) importAttrs(from *Peer, a *Attrs) (*Attrs, Reason) {
 	return p.fromCustomer(a), ""
 }
 
+// maxPath is the longest AS path that a customer may announce, a full segment. Where Azure draws
+// the line is not published; there must be one, as a path that fills a message
+// cannot be passed on with our own AS in front.
+const maxPath = 255
+
 func (p *Policy) refusesPath(from *Peer, path []uint32) Reason {
 	switch {
 	case len(path) == 0 || path[0] != from.AS: // RFC 4271 §6.3
 		return ReasonFirstAS
 	case slices.Contains(path, 0): // RFC 7607
 		return ReasonASZero
+	case from.Side == SideCustomer && len(path) > maxPath:
+		return ReasonLongPath
 	case slices.Contains(path, p.ownAS()) && !(p.AllowOwnAS && from.Side == SideCustomer):
 		return ReasonOwnAS
 	case p.Kind == KindGateway && !p.AllowRemoteVnetTraffic && isRemoteVnet(path):

@@ -12,6 +12,7 @@ const (
 	ReasonNextHopOurs   Reason = "next hop is our own address"
 	ReasonFirstAS       Reason = "first AS is not the peer's"
 	ReasonASZero        Reason = "AS 0 in path"
+	ReasonLongPath      Reason = "more than 255 AS numbers in path"
 	ReasonOwnAS         Reason = "own AS in path"
 	ReasonDefaultRoute  Reason = "default route not allowed"
 	ReasonPrivatePrefix Reason = "private prefix not allowed"

@@ -192,8 +192,10 @@ func (e *Edge) RouteTableSummary(circuit, peering, path string, why bool) (rows 
 			}
 			if why {
 				row.Detail = &SummaryDetail{Behind: v.behind(&peers[i]), Received: counts.Received, Refused: counts.Refused,
-					Advertised: counts.Advertised, Prefixes: s.limitStatus(counts.Received)}
-				if s.status.State != bgp.StateEstablished {
+					Prefixes: s.limitStatus(counts.Received)}
+				if s.status.State == bgp.StateEstablished {
+					row.Detail.Advertised = counts.Advertised
+				} else {
 					row.Detail.Reason = s.status.Reason
 				}
 			}
