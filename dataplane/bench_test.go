@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"msee/dataplane/fib"
+	"msee/dataplane/gso"
 	"msee/dataplane/port"
 	"msee/vlan"
 )
@@ -164,7 +165,7 @@ func address(f *port.Frame, dst uint32) {
 	ip := f.Bytes()[benchL3:]
 	binary.BigEndian.PutUint32(ip[16:], dst)
 	binary.BigEndian.PutUint16(ip[10:], 0)
-	binary.BigEndian.PutUint16(ip[10:], ^fold(sum(ip[:minIPv4], 0)))
+	binary.BigEndian.PutUint16(ip[10:], ^gso.Fold(gso.Sum(ip[:minIPv4], 0)))
 }
 
 // verdicts lists those that were given, for a message.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"msee/bfd"
+	"msee/dataplane/gso"
 	"msee/dataplane/port"
 )
 
@@ -402,13 +403,13 @@ func (t *bfdTable) send(w *Worker, r *Rewrite, from, to netip.Addr, source, dest
 	if from.Is4() {
 		l3 = port.Headroom + minIPv6 - minIPv4
 		putIPv4(f.Buf[l3:], from.As4(), to.As4(), hops, minIPv4+len(udp))
-		pseudo = sum(f.Buf[l3+12:l3+20], pseudo)
+		pseudo = gso.Sum(f.Buf[l3+12:l3+20], pseudo)
 	} else {
 		l3, etherType = port.Headroom, etherTypeIPv6
 		putIPv6(f.Buf[l3:], from.As16(), to.As16(), hops, len(udp))
-		pseudo = sum(f.Buf[l3+8:l3+40], pseudo)
+		pseudo = gso.Sum(f.Buf[l3+8:l3+40], pseudo)
 	}
-	checksum := ^fold(sum(udp, pseudo))
+	checksum := ^gso.Fold(gso.Sum(udp, pseudo))
 	if checksum == 0 {
 		checksum = 0xffff // RFC 768: zero means none
 	}
@@ -432,7 +433,7 @@ func putIPv4(b []byte, from, to [4]byte, ttl uint8, length int) {
 	b[8], b[9] = ttl, protoUDP
 	copy(b[12:], from[:])
 	copy(b[16:], to[:])
-	binary.BigEndian.PutUint16(b[10:], ^fold(sum(b, 0)))
+	binary.BigEndian.PutUint16(b[10:], ^gso.Fold(gso.Sum(b, 0)))
 }
 
 func putIPv6(b []byte, from, to [16]byte, hops uint8, length int) {
@@ -548,5 +549,5 @@ func (p *packet) udpChecksumOK(udp []byte) bool {
 	if p.v6 {
 		addrs = b[8:40]
 	}
-	return field != 0 && fold(sum(udp, sum(addrs, uint64(protoUDP)+uint64(len(udp))))) == 0xffff
+	return field != 0 && gso.Fold(gso.Sum(udp, gso.Sum(addrs, uint64(protoUDP)+uint64(len(udp))))) == 0xffff
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"msee/dataplane/gso"
 	"msee/dataplane/port"
 	"msee/fastpath"
 	"msee/vlan"
@@ -83,7 +84,7 @@ func ipFrame(t *testing.T, tag uint16, dst string) []byte {
 		b = append(b, 8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, protoUDP, 0, 0, 10, 1, 0, 10)
 		b = append(b, to.AsSlice()...)
 		ip := b[len(b)-20:]
-		binary.BigEndian.PutUint16(ip[10:], ^fold(sum(ip, 0)))
+		binary.BigEndian.PutUint16(ip[10:], ^gso.Fold(gso.Sum(ip, 0)))
 	}
 	return append(b, 0, 9, 0, 9, 0, 8, 0, 0)
 }

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"encoding/binary"
 
+	"msee/dataplane/gso"
 	"msee/dataplane/port"
 	"msee/vlan"
 )
@@ -78,7 +79,7 @@ func (w *Worker) sendFragment(p *packet, q *egressQueue, header, payload []byte,
 	binary.BigEndian.PutUint16(b[2:], uint16(total))
 	binary.BigEndian.PutUint16(b[6:], field)
 	binary.BigEndian.PutUint16(b[10:], 0)
-	binary.BigEndian.PutUint16(b[10:], ^fold(sum(b[:len(header)], 0)))
+	binary.BigEndian.PutUint16(b[10:], ^gso.Fold(gso.Sum(b[:len(header)], 0)))
 	*f = port.Frame{Buf: f.Buf, Start: p.out.Header.Put(f.Buf, l3, p.etherType), End: l3 + total}
 	q.control = append(q.control, f)
 	p.out.Out.Counters.TxFrames.Add(1)

@@ -177,7 +177,7 @@ func TestProtectedTransmission(t *testing.T) {
 	}
 	unfinished := to(udp4("10.100.1.1", "10.1.0.1", 64, 100))
 	l4 := 18 + 20
-	binary.BigEndian.PutUint16(unfinished[l4+6:], fold(sum(unfinished[18+12:18+20], protoUDP+108)))
+	binary.BigEndian.PutUint16(unfinished[l4+6:], gso.Fold(gso.Sum(unfinished[18+12:18+20], protoUDP+108)))
 	s.fromCore(unfinished, func(f *port.Frame) {
 		f.VNet = port.VNetHdr{Flags: port.VNetNeedsCsum, CsumStart: uint16(l4), CsumOffset: 6}
 	})

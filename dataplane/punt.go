@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"msee/dataplane/gso"
 	"msee/dataplane/port"
 	"msee/vlan"
 )
@@ -121,7 +122,7 @@ func completeChecksum(p *packet) bool {
 	if from < p.l3 || at+2 > p.End {
 		return false
 	}
-	c := ^fold(sum(p.Buf[from:p.End], 0))
+	c := ^gso.Fold(gso.Sum(p.Buf[from:p.End], 0))
 	if c == 0 {
 		c = 0xffff // UDP: zero means none (RFC 768); the same number elsewhere
 	}
@@ -142,7 +143,7 @@ func startChecksum(p *packet, l4 int) {
 	if p.v6 {
 		addrs = p.Buf[p.l3+8 : p.l3+40]
 	}
-	pseudo := fold(sum(addrs, proto+uint64(p.End-l4)))
+	pseudo := gso.Fold(gso.Sum(addrs, proto+uint64(p.End-l4)))
 	binary.BigEndian.PutUint16(p.Buf[l4+field:], pseudo)
 	p.VNet.Flags |= port.VNetNeedsCsum
 	p.VNet.CsumStart = uint16(l4 - p.Start)

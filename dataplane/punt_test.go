@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"msee/dataplane/fib"
+	"msee/dataplane/gso"
 	"msee/dataplane/port"
 	"msee/vlan"
 )
@@ -103,7 +104,7 @@ func TestPuntCompletesChecksum(t *testing.T) {
 	whole := frame(t, mseeMAC, nil, q, ip, tcp, gopacket.Payload(bytes.Repeat([]byte{7}, 20001)))
 	partial := bytes.Clone(whole)
 	// What a kernel leaves to its device: the pseudo-header's sum.
-	pseudo := fold(sum(partial[26:34], protoTCP+20+20001))
+	pseudo := gso.Fold(gso.Sum(partial[26:34], protoTCP+20+20001))
 	partial[50], partial[51] = byte(pseudo>>8), byte(pseudo)
 	v := r.receive(partial, func(f *port.Frame) {
 		f.OuterTPID, f.OuterTCI = vlan.TPIDQ, 100

@@ -51,7 +51,7 @@ func TestPlainEgress(t *testing.T) {
 		}
 		ip := b[18:]
 		pseudo := uint64(len(ip)-20) + protoTCP
-		if fold(sum(ip[:20], 0)) != 0xffff || fold(sum(ip[20:], sum(ip[12:20], pseudo))) != 0xffff {
+		if gso.Fold(gso.Sum(ip[:20], 0)) != 0xffff || gso.Fold(gso.Sum(ip[20:], gso.Sum(ip[12:20], pseudo))) != 0xffff {
 			t.Errorf("frame %d has a wrong checksum", i)
 		}
 		if i < 6 {
@@ -91,7 +91,7 @@ func tcpFrame(t *testing.T, payload int) []byte {
 	ip[6], ip[9] = 0x40, protoTCP
 	binary.BigEndian.PutUint16(ip[2:], uint16(40+payload))
 	binary.BigEndian.PutUint16(ip[10:], 0)
-	binary.BigEndian.PutUint16(ip[10:], ^fold(sum(ip, 0)))
+	binary.BigEndian.PutUint16(ip[10:], ^gso.Fold(gso.Sum(ip, 0)))
 	b = append(b, 0x9c, 0x40, 0x14, 0x51, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0)
 	for i := range payload {
 		b = append(b, byte(i*7+i>>8))

@@ -23,7 +23,7 @@ wanted=(
 [ "${1:-}" != --peers ] || wanted+=(
 	openvswitch-switch:/usr/lib/openvswitch-switch/ovs-vswitchd
 	openvswitch-switch-dpdk:/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk
-	dpdk:dpdk-testpmd
+	dpdk-dev:dpdk-testpmd
 )
 [ "${1:-}" != --test ] || wanted+=(
 	gcc:gcc
@@ -31,6 +31,7 @@ wanted=(
 	bird2:bird
 	user-mode-linux:linux.uml
 	wpasupplicant:wpa_supplicant
+	nftables:nft
 )
 
 fail() {

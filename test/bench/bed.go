@@ -204,7 +204,7 @@ func (d *bed) startMSEE() error {
 		return fmt.Errorf("start msee: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(d.msee, "edge", "--config", filepath.Join(dir, "conf", "rtr.yaml"), "--instance", router)
+	cmd := exec.Command(d.msee, "edge", "--config", filepath.Join(dir, "conf", "rtr.yaml"), "--instance", router, "--state", "")
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for us
 	if err := netns.Do(router, cmd.Start); err != nil {

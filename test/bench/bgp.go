@@ -184,7 +184,7 @@ func (d *bgpBed) router(ctx context.Context, config string) error {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return err
 	}
-	cmd, err := d.start(bgpRouter, "edge", d.msee, "edge", "--config", file, "--instance", bgpInstance)
+	cmd, err := d.start(bgpRouter, "edge", d.msee, "edge", "--config", file, "--instance", bgpInstance, "--state", "")
 	if err != nil {
 		return err
 	}
