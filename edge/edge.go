@@ -91,6 +91,10 @@ const (
 	// staleFor is how long routes outlive the speaker that heard them, and how
 	// long a peer that is back may take to its End-of-RIB.
 	staleFor = 60 * time.Second
+	// retainAtMost bounds how long a peer's routes outlive its session, whatever
+	// restart time it has asked for (up to 4095 s, RFC 4724 §3): without BFD, a
+	// peer that is dead would swallow traffic all that time.
+	retainAtMost = 3 * time.Minute
 	// minHold is the shortest hold time that an MSEE agrees to.
 	minHold = 10 * time.Second
 	// eventBatch bounds how many speaker events go into one publication, and
@@ -300,11 +304,12 @@ func (e *Edge) sessionStatus(st bgp.SessionStatus) {
 			s.sweepAt = time.Now().Add(staleFor) // for its End-of-RIB
 		}
 	case was == bgp.StateEstablished && st.Retain > 0:
-		e.log.Warn("the peer may be restarting; its routes stay in use", "session", st.Session, "for", st.Retain)
+		retain := min(st.Retain, retainAtMost)
+		e.log.Warn("the peer may be restarting; its routes stay in use", "session", st.Session, "for", retain)
 		e.ribChanged(s.vrf, s.vrf.rib.Retain(st.Session))
 		e.endpointsGone(s.vrf, st.Session, true)
 		s.vrf.endpointsStale(st.Session)
-		s.sweepAt = time.Now().Add(st.Retain)
+		s.sweepAt = time.Now().Add(retain)
 	case (was == bgp.StateEstablished || before.Retain > 0) && st.Retain == 0:
 		e.down(s)
 	}
