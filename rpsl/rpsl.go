@@ -163,9 +163,23 @@ func (p *parser) route() (Route, error) {
 	if err != nil {
 		return Route{}, err
 	}
-	source, _, _ := strings.Cut(strings.TrimSpace(p.source), " ")
+	var source string
+	if words := strings.Fields(p.source); len(words) > 0 {
+		source = words[0]
+	}
+	if !isName(source) {
+		return Route{}, fmt.Errorf("source %q is no name", cut(source))
+	}
 	return Route{prefix, origin, strings.ToUpper(cut(source))}, nil
 }
+
+// isName tells whether s has only what names may have (RFC 2622 §2): letters,
+// digits, underscore and hyphen; RIPE's mirrors add a dot. It goes to terminals.
+func isName(s string) bool {
+	return strings.Trim(s, nameChars) == ""
+}
+
+const nameChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
 
 // asn reads AS65001, in any case (RFC 2622 §2; RFC 5396: asplain).
 func asn(s string) (uint32, error) {

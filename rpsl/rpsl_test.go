@@ -63,18 +63,19 @@ func TestRead(t *testing.T) {
 
 func TestMalformed(t *testing.T) {
 	for object, want := range map[string]string{
-		"route: 198.51.100.0\norigin: AS1":             `line 1: route: "198.51.100.0" is no prefix`,
-		"route: 198.51.100.1/24\norigin: AS1":          "line 1: route: 198.51.100.1/24 has host bits",
-		"\nroute: 2001:db8::/32\norigin: AS1":          "line 2: route: 2001:db8::/32 is of the other family",
-		"route6: 198.51.100.0/24\norigin: AS1":         "line 1: route6: 198.51.100.0/24 is of the other family",
-		"route6: ::ffff:198.51.100.0/120\norigin: AS1": "line 1: route6: ::ffff:198.51.100.0/120 is of the other family",
-		"route: 198.51.100.0/24\nsource: X":            "line 1: route: no origin",
-		"route: 198.51.100.0/24\norigin: 65001":        `line 1: route: origin "65001" is no AS number`,
-		"route: 198.51.100.0/24\norigin: AS1.5":        `line 1: route: origin "AS1.5" is no AS number`,
-		"route: 198.51.100.0/24\norigin: AS4294967296": `line 1: route: origin "AS4294967296" is no AS number`,
-		"route: 198.51.100.0/24\norigin:":              `line 1: route: origin "" is no AS number`,
-		"route: 1.0.0.0/8\norigin: AS1\norigin: AS2":   "line 1: route: two origins",
-		"route:\norigin: AS1":                          `line 1: route: "" is no prefix`,
+		"route: 198.51.100.0\norigin: AS1":              `line 1: route: "198.51.100.0" is no prefix`,
+		"route: 198.51.100.1/24\norigin: AS1":           "line 1: route: 198.51.100.1/24 has host bits",
+		"\nroute: 2001:db8::/32\norigin: AS1":           "line 2: route: 2001:db8::/32 is of the other family",
+		"route6: 198.51.100.0/24\norigin: AS1":          "line 1: route6: 198.51.100.0/24 is of the other family",
+		"route6: ::ffff:198.51.100.0/120\norigin: AS1":  "line 1: route6: ::ffff:198.51.100.0/120 is of the other family",
+		"route: 198.51.100.0/24\nsource: X":             "line 1: route: no origin",
+		"route: 198.51.100.0/24\norigin: 65001":         `line 1: route: origin "65001" is no AS number`,
+		"route: 198.51.100.0/24\norigin: AS1.5":         `line 1: route: origin "AS1.5" is no AS number`,
+		"route: 198.51.100.0/24\norigin: AS4294967296":  `line 1: route: origin "AS4294967296" is no AS number`,
+		"route: 198.51.100.0/24\norigin:":               `line 1: route: origin "" is no AS number`,
+		"route: 1.0.0.0/8\norigin: AS1\norigin: AS2":    "line 1: route: two origins",
+		"route:\norigin: AS1":                           `line 1: route: "" is no prefix`,
+		"route: 1.0.0.0/8\norigin: AS1\nsource: A\x1bB": `line 1: route: source "A\x1bB" is no name`,
 	} {
 		got, stats := read(t, object+"\n\nroute: 192.0.2.0/24\norigin: AS2\n")
 		if stats.First != want || stats.Malformed != 1 || len(got) != 1 {
@@ -94,6 +95,7 @@ func TestReaderFails(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add(dump)
 	f.Add("route: 1.0.0.0/8\norigin: AS1\n+\n")
+	f.Add("route: 1.0.0.0/8\norigin: AS1\nsource: RIPE\r!\n")
 	f.Fuzz(func(t *testing.T, s string) {
 		got, stats := read(t, s)
 		if len(got) != stats.Routes || stats.Routes+stats.Malformed > stats.Objects || (stats.Malformed > 0) != (stats.First != "") {
