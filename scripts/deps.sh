@@ -30,6 +30,7 @@ wanted=(
 	libc6-dev:/usr/include/stdio.h
 	bird2:bird
 	user-mode-linux:linux.uml
+	kmod:insmod
 	wpasupplicant:wpa_supplicant
 	nftables:nft
 )
