@@ -1,10 +1,13 @@
 package config
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,12 +52,12 @@ type StaticSA struct {
 	PN   uint64 // the first, or the lowest acceptable
 }
 
-// Secret is the content of a key. Nothing prints it.
-type Secret string
+// Secret is the content of a key. Nothing prints it; Device.Wipe overwrites it.
+type Secret []byte
 
 // String implements fmt.Stringer, GoString fmt.GoStringer.
 func (s Secret) String() string {
-	if s == "" {
+	if len(s) == 0 {
 		return ""
 	}
 	return "(secret)"
@@ -67,7 +70,25 @@ func (s Secret) GoString() string { return s.String() }
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Bytes returns a copy of the key.
-func (s Secret) Bytes() []byte { return []byte(s) }
+func (s Secret) Bytes() []byte { return slices.Clone(s) }
+
+// Wipe overwrites the MACsec keys of d, which must not be used from then on.
+func (d *Device) Wipe() {
+	for _, p := range d.Ports {
+		if p.MACsec == nil {
+			continue
+		}
+		for _, k := range p.MACsec.Keys {
+			clear(k.CAK)
+		}
+		if s := p.MACsec.Static; s != nil {
+			clear(s.Transmit.SAK)
+			for _, sa := range s.Receive {
+				clear(sa.SAK)
+			}
+		}
+	}
+}
 
 // ciphers are Azure's names of the cipher suites.
 var ciphers = map[string]macsec.CipherSuite{
@@ -193,12 +214,11 @@ func (r *reader) mkaKeys(o *object, m *MACsec) {
 		}
 		f.done()
 	}
-	seen := map[Secret]string{}
-	for _, k := range m.Keys {
-		if first, dup := seen[k.CKN]; dup && k.CKN != "" {
-			r.fault(o.path, "", k.Name+" has the CKN of "+first, "a CKN of its own for every key")
+	for i, k := range m.Keys {
+		first := slices.IndexFunc(m.Keys, func(other MACsecKey) bool { return bytes.Equal(other.CKN, k.CKN) })
+		if first < i && len(k.CKN) > 0 {
+			r.fault(o.path, "", k.Name+" has the CKN of "+m.Keys[first].Name, "a CKN of its own for every key")
 		}
-		seen[k.CKN] = k.Name
 	}
 }
 
@@ -318,23 +338,26 @@ func (r *reader) staticSA(o *object, c macsec.CipherSuite) StaticSA {
 func (r *reader) key(o *object, name, what string, check func(octets int) string) (Secret, bool) {
 	id := value(o, name, required, text, checkSecretIdentifier)
 	if id == "" || r.secrets == nil {
-		return "", id != ""
+		return nil, id != ""
 	}
 	path := o.child(name)
 	content, err := r.secrets(id)
 	if err != nil {
 		r.fault(path, quote(id), "cannot be read: "+err.Error(), what)
-		return "", false
+		return nil, false
 	}
 	defer clear(content)
-	b, err := hex.DecodeString(strings.TrimSpace(string(content)))
-	if err != nil {
+	digits := bytes.TrimSpace(content)
+	b := make([]byte, hex.DecodedLen(len(digits)))
+	if _, err := hex.Decode(b, digits); err != nil {
+		clear(b)
 		r.fault(path, quote(id), "its content is not hexadecimal", what+": "+check(0))
-		return "", false
+		return nil, false
 	}
 	if want := check(len(b)); want != "" {
 		r.fault(path, quote(id), fmt.Sprintf("its content has %d hexadecimal digits", 2*len(b)), want)
-		return "", false
+		clear(b)
+		return nil, false
 	}
 	return Secret(b), true
 }
@@ -370,18 +393,18 @@ func (m *MACsec) inventory(f *fields) {
 	}
 }
 
-// keysText is a text that differs if the keys do.
+// keysText is a text that differs if the keys do: a digest of them.
 func (m *MACsec) keysText() string {
-	var b strings.Builder
+	b := sha256.New()
 	for _, k := range m.Keys {
-		fmt.Fprintf(&b, "%s %x %x %v %v;", k.Name, string(k.CKN), string(k.CAK), k.Fallback, k.Start)
+		fmt.Fprintf(b, "%s %x %x %v %v;", k.Name, []byte(k.CKN), sha256.Sum256(k.CAK), k.Fallback, k.Start)
 	}
 	if m.Static != nil {
 		for _, sa := range append([]StaticSA{m.Static.Transmit}, m.Static.Receive...) {
-			fmt.Fprintf(&b, "%v %d %x %d %x %d;", sa.SCI, sa.AN, string(sa.SAK), sa.SSCI, sa.Salt, sa.PN)
+			fmt.Fprintf(b, "%v %d %x %d %x %d;", sa.SCI, sa.AN, sha256.Sum256(sa.SAK), sa.SSCI, sa.Salt, sa.PN)
 		}
 	}
-	return b.String()
+	return hex.EncodeToString(b.Sum(nil))
 }
 
 var errSecretTooLong = errors.New("more than 4096 octets")

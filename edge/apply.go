@@ -38,6 +38,7 @@ type portState struct {
 	bfd      []*dataplane.BFDSession // its worker's
 	secy     *macsec.SecY            // nil without MACsec
 	static   *config.StaticKeys      // that secy has; nil with MKA
+	numbers  reservation             // of packet numbers, for static
 	kay      *kay                    // nil without MKA
 }
 
@@ -230,7 +231,7 @@ func (e *Edge) closePort(p *portState) {
 	}
 	p.kay.close()
 	if p.secy != nil {
-		p.secy.Close()
+		e.closeSecY(p)
 	}
 	p.claim.Close()
 }

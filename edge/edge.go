@@ -32,7 +32,10 @@ type Options struct {
 	Speaker []string
 	// MeterFile keeps the meters when the process ends; "" keeps nothing.
 	MeterFile string
-	Log       *slog.Logger
+	// PacketNumberFile keeps the packet numbers of static MACsec keys; with ""
+	// static keys are refused.
+	PacketNumberFile string
+	Log              *slog.Logger
 }
 
 // Edge is a running device.
@@ -51,6 +54,7 @@ type Edge struct {
 	vrfs          map[string]*vrf
 	sessions      map[string]*session
 	accounts      accounting
+	packetNumbers packetNumbers
 	fastPath      *dataplane.FastPath
 	endpointPorts map[string]*endpointPort // by port name
 	nextPort      int
@@ -127,6 +131,7 @@ func Start(dev *config.Device, opts Options) (*Edge, error) {
 	if err := e.accounts.load(opts.MeterFile); err != nil {
 		e.log.Error("meters", "err", err)
 	}
+	e.packetNumbers.load(opts.PacketNumberFile)
 	ctx, cancel := context.WithCancel(context.Background())
 	e.speaker, e.endSpeaker = speaker.Start(ctx, opts.Speaker, opts.Log), cancel
 	err := e.apply(dev)
@@ -213,13 +218,17 @@ func (e *Edge) do(f func()) error {
 	}
 }
 
-// Apply makes dev the desired state. What did not change is not touched. If
-// something new cannot be made, nothing changes.
+// Apply makes dev, which is the Edge's from then on, the desired state. What did
+// not change is not touched. If something new cannot be made, nothing changes.
 func (e *Edge) Apply(dev *config.Device) (changes []config.Change, err error) {
 	stopped := e.do(func() {
-		dev := e.keepRouterID(dev)
-		changes = config.Diff(e.device, dev)
-		err = e.apply(dev)
+		was, dev := e.device, e.keepRouterID(dev)
+		changes = config.Diff(was, dev)
+		if err = e.apply(dev); e.device == dev {
+			was.Wipe()
+		} else {
+			dev.Wipe()
+		}
 	})
 	return changes, errors.Join(stopped, err)
 }
@@ -433,6 +442,7 @@ func (e *Edge) saveMeters() {
 
 func (e *Edge) tick(now time.Time) {
 	e.checkLinks()
+	e.extendNumbers()
 	if now.Unix()%saveEvery == 0 {
 		e.saveMeters()
 	}

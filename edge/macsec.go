@@ -63,16 +63,23 @@ func sealedMTU(dev *config.Device, port string) (need int, why string) {
 	return need, why
 }
 
+// silencer is a port whose device the host can be kept from sending on.
+type silencer interface{ SilenceHost(on bool) error }
+
 // setMACsec brings a port's SecY to its configuration. A SecY stays as long as
 // there is MACsec of its kind on the port, and with it the packet numbers of
-// keys that stay.
+// keys that stay. Whatever fails, a port that is to be protected has a SecY, and
+// sends nothing in clear.
 func (e *Edge) setMACsec(p *portState) error {
 	c := p.cfg.MACsec
 	if p.secy != nil && (c == nil || (c.Static != nil) != (p.static != nil)) {
-		p.secy.Close()
-		p.secy, p.static = nil, nil
+		e.closeSecY(p)
 	}
+	host, canSilence := p.port.(silencer)
 	if c == nil {
+		if canSilence {
+			return host.SilenceHost(false)
+		}
 		return nil
 	}
 	cfg := macsec.Config{
@@ -83,13 +90,12 @@ func (e *Edge) setMACsec(p *portState) error {
 		cfg.MaxFrame = link.MTU + vlan.EthLen
 	}
 	if p.secy == nil {
-		// Whatever fails from here on, the port has a SecY, and sends nothing
-		// in clear.
-		secy, err := macsec.New(macsec.Config{SCI: cfg.SCI, ProtectFrames: true})
-		if err != nil {
+		p.secy = macsec.NewClosed(cfg.SCI)
+	}
+	if canSilence {
+		if err := host.SilenceHost(true); err != nil {
 			return err
 		}
-		p.secy = secy
 	}
 	if err := p.secy.Configure(cfg); err != nil {
 		return err
@@ -97,16 +103,54 @@ func (e *Edge) setMACsec(p *portState) error {
 	if c.Static == nil {
 		return nil // the KaY's
 	}
-	if err := setStaticKeys(p.secy, c, p.static); err != nil {
+	return e.setStaticKeys(p)
+}
+
+// closeSecY wipes a port's keys. From the next snapshot on it has no SecY.
+func (e *Edge) closeSecY(p *portState) {
+	if p.static != nil {
+		e.giveBackNumbers(p, p.static.Transmit.AN)
+	}
+	p.secy.Close()
+	p.secy, p.static = nil, nil
+}
+
+// setStaticKeys gives a port the keys of its configuration, and takes those away
+// that are not in it: all of that or nothing.
+func (e *Edge) setStaticKeys(p *portState) error {
+	c := p.cfg.MACsec
+	// Whatever could be wrong shows here, where no key is in use.
+	rehearsal := macsec.NewClosed(p.secy.SCI())
+	defer rehearsal.Close()
+	if err := installStaticKeys(rehearsal, c, nil, c.Static.Transmit.PN, 0); err != nil {
 		return err
 	}
+	tx := c.Static.Transmit
+	next, numbers := tx.PN, p.numbers
+	key := fingerprint(tx.SAK)
+	if numbers.key != key || tx.PN > numbers.last {
+		var err error
+		if next, numbers, err = e.packetNumbers.reserve(key, tx.PN, c.Cipher.MaxPN()); err != nil {
+			return fmt.Errorf("transmit key: %w", err)
+		}
+	}
+	if p.static != nil && p.numbers.key != key {
+		e.giveBackNumbers(p, p.static.Transmit.AN)
+	}
+	p.numbers = numbers
+	before := p.static
 	p.static = c.Static
+	if err := installStaticKeys(p.secy, c, before, next, numbers.last); err != nil {
+		p.secy.Close() // none rather than some
+		return err
+	}
 	return nil
 }
 
-// setStaticKeys installs the keys of the configuration, and removes those of
-// the one before that are not in it.
-func setStaticKeys(s *macsec.SecY, c *config.MACsec, before *config.StaticKeys) error {
+// installStaticKeys installs the keys of a configuration, and removes those of
+// the one before that are not in it. The packet numbers to send with are next to
+// last; a key that is there already goes on where it is.
+func installStaticKeys(s *macsec.SecY, c *config.MACsec, before *config.StaticKeys, next, last uint64) error {
 	install := func(sa config.StaticSA, f func(sak macsec.SAK) error) error {
 		sak := macsec.SAK{Suite: c.Cipher, Confidentiality: c.Confidentiality, Key: sa.SAK.Bytes(), Salt: sa.Salt}
 		defer clear(sak.Key)
@@ -114,26 +158,27 @@ func setStaticKeys(s *macsec.SecY, c *config.MACsec, before *config.StaticKeys) 
 	}
 	tx := c.Static.Transmit
 	err := install(tx, func(sak macsec.SAK) error {
-		if err := s.InstallTxSA(tx.AN, sak, tx.SSCI, tx.PN); err != nil {
+		if err := s.InstallTxSA(tx.AN, sak, tx.SSCI, next); err != nil {
 			s.RemoveTxSA(tx.AN) // another key was in use there
-			if err := s.InstallTxSA(tx.AN, sak, tx.SSCI, tx.PN); err != nil {
+			if err := s.InstallTxSA(tx.AN, sak, tx.SSCI, next); err != nil {
 				return err
 			}
 		}
-		return s.EnableTxSA(tx.AN)
+		return errors.Join(s.LimitTxPN(tx.AN, last), s.EnableTxSA(tx.AN))
 	})
 	if err != nil {
 		return fmt.Errorf("transmit key: %w", err)
+	}
+	stays := func(sci macsec.SCI, an uint8, anyAN bool) bool {
+		return slices.ContainsFunc(c.Static.Receive, func(sa config.StaticSA) bool { return sa.SCI == sci && (anyAN || sa.AN == an) })
 	}
 	if before != nil {
 		if before.Transmit.AN != tx.AN {
 			s.RemoveTxSA(before.Transmit.AN)
 		}
 		for _, old := range before.Receive {
-			if !slices.ContainsFunc(c.Static.Receive, func(sa config.StaticSA) bool { return sa.SCI == old.SCI }) {
+			if !stays(old.SCI, 0, true) {
 				s.RemoveRxSC(old.SCI)
-			} else if !slices.ContainsFunc(c.Static.Receive, func(sa config.StaticSA) bool { return sa.SCI == old.SCI && sa.AN == old.AN }) {
-				s.RemoveRxSA(old.SCI, old.AN)
 			}
 		}
 	}
@@ -151,5 +196,47 @@ func setStaticKeys(s *macsec.SecY, c *config.MACsec, before *config.StaticKeys) 
 			return fmt.Errorf("receive key of %s: %w", rx.SCI, err)
 		}
 	}
+	if before != nil { // last: a key that has moved to another AN keeps its window
+		for _, old := range before.Receive {
+			if !stays(old.SCI, old.AN, false) {
+				s.RemoveRxSA(old.SCI, old.AN)
+			}
+		}
+	}
 	return nil
+}
+
+// giveBackNumbers ends a port's sending with its static key, and notes down
+// which packet numbers it has not used.
+func (e *Edge) giveBackNumbers(p *portState, an uint8) {
+	next, err := p.secy.StopTxSA(an)
+	if err == nil {
+		err = e.packetNumbers.giveBack(p.numbers, next)
+	}
+	if err != nil { // the block is lost, which is safe
+		e.log.Error("MACsec packet numbers", "port", p.cfg.Name, "err", err)
+	}
+	p.numbers = reservation{}
+}
+
+// extendNumbers reserves packet numbers for those that will soon have used up
+// theirs.
+func (e *Edge) extendNumbers() {
+	for _, p := range e.ports {
+		if p.static == nil || p.numbers.key == "" {
+			continue
+		}
+		an := p.static.Transmit.AN
+		next, err := p.secy.TxNextPN(an)
+		if err != nil || next == 0 || next < p.numbers.last && p.numbers.last-next > pnBlock/2 {
+			continue
+		}
+		more, err := e.packetNumbers.extend(&p.numbers, p.cfg.MACsec.Cipher.MaxPN())
+		if err == nil && more {
+			err = p.secy.LimitTxPN(an, p.numbers.last)
+		}
+		if err != nil {
+			e.log.Error("MACsec packet numbers", "port", p.cfg.Name, "err", err)
+		}
+	}
 }

@@ -1,7 +1,11 @@
 package edge
 
 import (
+	"log/slog"
+	"math"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -44,14 +48,18 @@ func TestStaticKeysOverReloads(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := func(b string) config.Secret { return config.Secret(strings.Repeat(b, 16)) }
-	var before *config.StaticKeys
+	e := &Edge{log: slog.New(slog.DiscardHandler)}
+	e.packetNumbers.load(filepath.Join(t.TempDir(), "packetnumbers.json"))
+	p := &portState{secy: secy}
+	try := func(tx config.StaticSA, rx ...config.StaticSA) error {
+		p.cfg.MACsec = &config.MACsec{Cipher: macsec.GCMAES128, Confidentiality: macsec.Confidentiality0, Static: &config.StaticKeys{Transmit: tx, Receive: rx}}
+		return e.setStaticKeys(p)
+	}
 	set := func(tx config.StaticSA, rx ...config.StaticSA) {
 		t.Helper()
-		c := &config.MACsec{Cipher: macsec.GCMAES128, Confidentiality: macsec.Confidentiality0, Static: &config.StaticKeys{Transmit: tx, Receive: rx}}
-		if err := setStaticKeys(secy, c, before); err != nil {
+		if err := try(tx, rx...); err != nil {
 			t.Fatal(err)
 		}
-		before = c.Static
 	}
 	next := func(an uint8, want uint64) {
 		t.Helper()
@@ -82,5 +90,121 @@ func TestStaticKeysOverReloads(t *testing.T) {
 	}
 	if _, _, o := secy.Seal(buf, 50, 150); o != macsec.OK {
 		t.Errorf("after the reloads: %v", o)
+	}
+	// A key comes back after others: its first frame was sent with 1.
+	set(a, config.StaticSA{SCI: peer, AN: 2, SAK: key("q"), PN: 1})
+	next(0, 2)
+	// All or nothing: of a configuration with a fault nothing is installed.
+	if err := try(config.StaticSA{AN: 1, SAK: key("c"), PN: 1}, config.StaticSA{SCI: other, AN: 4, SAK: key("o"), PN: 1}); err == nil {
+		t.Error("AN 4 was accepted")
+	}
+	next(0, 2)
+	if _, _, err := secy.RxPN(peer, 2); err != nil {
+		t.Error("half of a faulty configuration was applied:", err)
+	}
+	if _, err := secy.TxNextPN(1); err == nil {
+		t.Error("half of a faulty configuration was applied")
+	}
+	if _, _, o := secy.Seal(buf, 50, 150); o != macsec.OK {
+		t.Errorf("after a faulty configuration: %v", o)
+	}
+}
+
+// TestPacketNumbersOutliveTheProcess, orderly ended or not: none is used twice.
+func TestPacketNumbersOutliveTheProcess(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "state", "packetnumbers.json")
+	buf := make([]byte, 200)
+	start := func() (*Edge, *portState) {
+		t.Helper()
+		e := &Edge{log: slog.New(slog.DiscardHandler), ports: map[string]*portState{}}
+		e.packetNumbers.load(file)
+		p := &portState{secy: macsec.NewClosed(macsec.NewSCI([6]byte{2, 0, 0, 0, 0, 1}, 1))}
+		e.ports["p"] = p
+		p.cfg.MACsec = &config.MACsec{Cipher: macsec.GCMAES128, Static: &config.StaticKeys{
+			Transmit: config.StaticSA{AN: 1, SAK: config.Secret(strings.Repeat("k", 16)), PN: 1}}}
+		if err := e.setStaticKeys(p); err != nil {
+			t.Fatal(err)
+		}
+		return e, p
+	}
+	seal := func(p *portState, want uint64) {
+		t.Helper()
+		if next, err := p.secy.TxNextPN(1); err != nil || next != want {
+			t.Errorf("next packet number %d, %v; want %d", next, err, want)
+		}
+		if _, _, o := p.secy.Seal(buf, 50, 150); o != macsec.OK {
+			t.Error(o)
+		}
+	}
+	e, p := start()
+	seal(p, 1)
+	e.closeSecY(p)
+	_, p = start()
+	seal(p, 2) // and the process crashes
+	e, p = start()
+	seal(p, 2+pnBlock)
+	// The block nears its end: another is reserved, and what was reserved is
+	// where the next process begins.
+	if err := p.secy.InstallTxSA(1, macsec.SAK{Suite: macsec.GCMAES128, Key: []byte(strings.Repeat("k", 16))}, 0, 1+2*pnBlock-1); err != nil {
+		t.Fatal(err)
+	}
+	e.extendNumbers()
+	seal(p, 2*pnBlock)
+	seal(p, 1+2*pnBlock)
+	seal(p, 2+2*pnBlock)
+	_, p = start()
+	seal(p, 2+3*pnBlock)
+
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{file, "", "/proc/msee/packetnumbers.json"} {
+		e.packetNumbers = packetNumbers{}
+		e.packetNumbers.load(bad)
+		p := &portState{secy: macsec.NewClosed(1), cfg: p.cfg}
+		if err := e.setStaticKeys(p); err == nil {
+			t.Errorf("state %q: static keys were accepted", bad)
+		}
+		if _, _, o := p.secy.Seal(buf, 50, 150); o != macsec.NoKey {
+			t.Errorf("state %q: sealing: %v", bad, o)
+		}
+	}
+}
+
+// TestPacketNumbersRunOut: the last number of a key is the last.
+func TestPacketNumbersRunOut(t *testing.T) {
+	var n packetNumbers
+	n.load(filepath.Join(t.TempDir(), "packetnumbers.json"))
+	const most = 1<<32 - 1
+	from, r, err := n.reserve("k", most-9, most)
+	if err != nil || from != most-9 || r.last != most {
+		t.Fatal(from, r, err)
+	}
+	if more, err := n.extend(&r, most); more || err != nil {
+		t.Error("there was more than all:", err)
+	}
+	if _, _, err := n.reserve("k", 1, most); err == nil {
+		t.Error("reserved once more")
+	}
+	if err := n.giveBack(r, most); err != nil {
+		t.Error(err)
+	}
+	if from, _, err := n.reserve("k", 1, most); from != most || err != nil {
+		t.Error(from, err)
+	}
+	// With two that have the same key, neither has numbers of the other's.
+	_, a, _ := n.reserve("x", 1, most)
+	from, b, _ := n.reserve("x", 1, most)
+	if from != a.last+1 {
+		t.Errorf("the second begins at %d, the first ends at %d", from, a.last)
+	}
+	if more, _ := n.extend(&a, most); more {
+		t.Error("the first went on over the second's")
+	}
+	if err := n.giveBack(a, 7); err != nil || n.free["x"] != b.last+1 {
+		t.Errorf("what the first gives back is %d, %v", n.free["x"], err)
+	}
+	if _, r, err := n.reserve("y", math.MaxUint64-1, math.MaxUint64); err != nil || r.last != math.MaxUint64-1 || n.free["y"] != math.MaxUint64 {
+		t.Error(r, err, n.free["y"])
 	}
 }

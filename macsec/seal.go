@@ -30,7 +30,7 @@ func (s *SecY) Seal(buf []byte, start, end int) (int, int, Outcome) {
 		t.counters.OutPktsNoSA++
 		return start, end, NoKey
 	}
-	if sa.next == 0 {
+	if sa.next == 0 || sa.next > sa.last {
 		t.counters.OutPktsNoSA++
 		return start, end, Exhausted
 	}
@@ -50,7 +50,7 @@ func (s *SecY) Seal(buf []byte, start, end int) (int, int, Outcome) {
 		tag.SL = uint8(secure)
 	}
 	sa.setPN(sa.next)
-	if sa.next == sa.suite.maxPN() {
+	if sa.next == sa.suite.MaxPN() {
 		sa.next = 0 // used up: rather silent than a number twice
 	} else {
 		sa.next++

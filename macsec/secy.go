@@ -78,6 +78,7 @@ type transmitSA struct {
 	tci      byte // E and C; the rest is the transmitter's
 	an       uint8
 	next     uint64 // packet number; 0: used up
+	last     uint64 // packet number that may be used
 	counters TxSACounters
 }
 
@@ -106,11 +107,21 @@ type receiveSA struct {
 
 // New returns a SecY without keys: it sends nothing and validates nothing.
 func New(cfg Config) (*SecY, error) {
-	s := &SecY{}
+	s := NewClosed(cfg.SCI)
 	if err := s.Configure(cfg); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// NewClosed returns a SecY with the strictest configuration there is, and without
+// keys: it lets nothing through, either way. It cannot fail, so that a port that
+// is to be protected can be closed whatever else does.
+func NewClosed(sci SCI) *SecY {
+	s := &SecY{}
+	s.tx.cfg = Config{SCI: sci, ProtectFrames: true, ReplayProtect: true}
+	s.rx.cfg = s.tx.cfg
+	return s
 }
 
 // Configure changes what management decides. The SCI stays: another one is
@@ -171,14 +182,14 @@ func (s *SecY) InstallTxSA(an uint8, key SAK, ssci uint32, next uint64) error {
 	if an > 3 {
 		return fmt.Errorf("AN %d: want 0 to 3", an)
 	}
-	if next == 0 || next > key.Suite.maxPN() {
-		return fmt.Errorf("packet number %d: want 1 to %d with %s", next, key.Suite.maxPN(), key.Suite)
+	if next == 0 || next > key.Suite.MaxPN() {
+		return fmt.Errorf("packet number %d: want 1 to %d with %s", next, key.Suite.MaxPN(), key.Suite)
 	}
 	a, err := newAssociation(&key, s.SCI(), ssci) // takes a while: not under the lock
 	if err != nil {
 		return err
 	}
-	sa := &transmitSA{association: a, an: an, next: next}
+	sa := &transmitSA{association: a, an: an, next: next, last: key.Suite.MaxPN()}
 	if a.conf != IntegrityOnly {
 		sa.tci = tciE | tciC
 	}
@@ -192,6 +203,7 @@ func (s *SecY) InstallTxSA(an uint8, key SAK, ssci uint32, next uint64) error {
 		if old.next == 0 || old.next > sa.next {
 			sa.next = old.next
 		}
+		sa.last = old.last
 		if old.an != an {
 			// From here on the new one alone counts on.
 			old.next = 0
@@ -236,6 +248,19 @@ func (s *SecY) DisableTx() {
 	s.tx.current = nil
 }
 
+// StopTxSA ends transmission with an SA for good and returns the packet number
+// that it would have used next, 0 if there is none.
+func (s *SecY) StopTxSA(an uint8) (next uint64, err error) {
+	s.tx.mu.Lock()
+	defer s.tx.mu.Unlock()
+	if an > 3 || s.tx.sas[an] == nil {
+		return 0, fmt.Errorf("stop transmit SA %d: %w", an, ErrNoSuchSA)
+	}
+	sa := s.tx.sas[an]
+	next, sa.next = sa.next, 0
+	return next, nil
+}
+
 // RemoveTxSA forgets a transmit SA and wipes its key. If it was the one to send
 // with, transmission stops.
 func (s *SecY) RemoveTxSA(an uint8) {
@@ -250,6 +275,19 @@ func (s *SecY) RemoveTxSA(an uint8) {
 		s.tx.current = nil
 	}
 	sa.wipe()
+}
+
+// LimitTxPN sets the last packet number that a transmit SA may use, for the time
+// being: it waits there until the limit is raised. A key whose numbers are kept
+// over restarts is limited to those that are noted down as used.
+func (s *SecY) LimitTxPN(an uint8, last uint64) error {
+	s.tx.mu.Lock()
+	defer s.tx.mu.Unlock()
+	if an > 3 || s.tx.sas[an] == nil {
+		return fmt.Errorf("limit transmit SA %d: %w", an, ErrNoSuchSA)
+	}
+	s.tx.sas[an].last = min(last, s.tx.sas[an].suite.MaxPN())
+	return nil
 }
 
 // TxNextPN returns the next packet number of a transmit SA, 0 if it is used up.
@@ -322,8 +360,8 @@ func (s *SecY) InstallRxSA(sci SCI, an uint8, key SAK, ssci uint32, lowest uint6
 		return fmt.Errorf("AN %d: want 0 to 3", an)
 	}
 	lowest = max(lowest, 1) // 0 is no packet number (§9.6)
-	if lowest > key.Suite.maxPN() {
-		return fmt.Errorf("packet number %d: want at most %d with %s", lowest, key.Suite.maxPN(), key.Suite)
+	if lowest > key.Suite.MaxPN() {
+		return fmt.Errorf("packet number %d: want at most %d with %s", lowest, key.Suite.MaxPN(), key.Suite)
 	}
 	a, err := newAssociation(&key, sci, ssci)
 	if err != nil {
@@ -380,24 +418,6 @@ func (s *SecY) RemoveRxSA(sci SCI, an uint8) {
 		s.rx.find(sci).sas[an] = nil
 		sa.wipe()
 	}
-}
-
-// RaiseLowestPN moves a receive SA's lowest acceptable packet number up to pn:
-// what the peer says it has sent long ago is late (delay protection,
-// §10.7.15). A pn below has no effect.
-func (s *SecY) RaiseLowestPN(sci SCI, an uint8, pn uint64) error {
-	s.rx.mu.Lock()
-	defer s.rx.mu.Unlock()
-	sa, err := s.rx.sa(sci, an)
-	if err != nil {
-		return err
-	}
-	if pn > sa.suite.maxPN() {
-		return fmt.Errorf("packet number %d: want at most %d with %s", pn, sa.suite.maxPN(), sa.suite)
-	}
-	sa.lowest = max(sa.lowest, pn)
-	sa.next = max(sa.next, sa.lowest)
-	return nil
 }
 
 // RxPN returns a receive SA's next and lowest acceptable packet number.

@@ -231,7 +231,7 @@ func TestWindowMovesForValidOnly(t *testing.T) {
 // TestPacketNumberZero is no number.
 func TestPacketNumberZero(t *testing.T) {
 	l := newLink(t, testSAK(GCMAES128, Confidentiality0, 1), Config{ReplayProtect: true}, 1)
-	l.tx.tx.current.next = 0x1_0000_0000 // forces a frame with 0, which nothing else can
+	l.tx.tx.current.next, l.tx.tx.current.last = 1<<32, 1<<32 // forces a frame with 0, which nothing else can
 	if _, o := l.open(l.seal(t, testFrame(80))); o != Late {
 		t.Errorf("packet number 0: %v", o)
 	}
@@ -252,7 +252,7 @@ func TestExhaustion(t *testing.T) {
 			t.Error("rekey not due")
 		}
 
-		l = newLink(t, testSAK(suite, Confidentiality0, 1), Config{ReplayProtect: true}, suite.maxPN()-1)
+		l = newLink(t, testSAK(suite, Confidentiality0, 1), Config{ReplayProtect: true}, suite.MaxPN()-1)
 		nonces := map[[12]byte]bool{}
 		for range 2 {
 			l.seal(t, testFrame(64))
@@ -336,8 +336,8 @@ func TestReceiveWindowNeverGoesBack(t *testing.T) {
 	if _, o := l.open(old); o != Late {
 		t.Errorf("replayed after the key was installed again: %v", o)
 	}
-	must(t, l.rx.RaiseLowestPN(sciA, 1, 100))
-	must(t, l.rx.RaiseLowestPN(sciA, 1, 50))
+	must(t, l.rx.InstallRxSA(sciA, 1, sak, 0, 100))
+	must(t, l.rx.InstallRxSA(sciA, 1, sak, 0, 50))
 	if next, lowest, _ := l.rx.RxPN(sciA, 1); next != 100 || lowest != 100 {
 		t.Errorf("next %d lowest %d, want 100", next, lowest)
 	}
@@ -409,7 +409,7 @@ func TestValidateFrames(t *testing.T) {
 		{"late", want{Late, "InPktsLate"}, want{Late, "InPktsLate"}, want{Late, "InPktsLate"},
 			func(l link) []byte {
 				f := l.seal(t, testFrame(80))
-				must(t, l.rx.RaiseLowestPN(sciA, 1, 9))
+				must(t, l.rx.InstallRxSA(sciA, 1, testSAK(GCMAES128, IntegrityOnly, 1), 0, 9))
 				return f
 			}, IntegrityOnly},
 	} {
@@ -434,7 +434,7 @@ func TestValidateFrames(t *testing.T) {
 	}
 	l := newLink(t, testSAK(GCMAES128, IntegrityOnly, 1), Config{ReplayWindow: 3}, 1)
 	old := l.seal(t, testFrame(80))
-	must(t, l.rx.RaiseLowestPN(sciA, 1, 9))
+	must(t, l.rx.InstallRxSA(sciA, 1, testSAK(GCMAES128, IntegrityOnly, 1), 0, 9))
 	if _, o := l.open(old); o != OK || l.rx.Status().RxSCs[0].InPktsDelayed != 1 {
 		t.Errorf("late without replay protection: %v, %+v", o, l.rx.Status())
 	}
@@ -773,7 +773,7 @@ func FuzzSealOpen(f *testing.F) {
 		if k.Suite.XPN() {
 			k.Confidentiality %= 2
 		}
-		next = max(1, next%k.Suite.maxPN())
+		next = max(1, next%k.Suite.MaxPN())
 		l := newLink(t, k, Config{IncludeSCI: conf&4 != 0, UseES: conf&4 == 0 && conf&8 != 0, ReplayProtect: true}, next)
 		plain := append(testFrame(14), payload...)
 		if got, o := l.open(l.seal(t, plain)); o != OK || !bytes.Equal(got, plain) {
@@ -819,5 +819,47 @@ func TestSCIText(t *testing.T) {
 	}
 	if m := sciA.MAC(); m != macA || sciA.Port() != 1 {
 		t.Errorf("%v %d", m, sciA.Port())
+	}
+}
+
+// TestTransmitLimit: at its limit an SA waits, also under another AN, and goes on
+// where it was when the limit is raised.
+func TestTransmitLimit(t *testing.T) {
+	sak := testSAK(GCMAES128, Confidentiality0, 1)
+	l := newLink(t, sak, Config{ReplayProtect: true}, 1)
+	must(t, l.tx.LimitTxPN(1, 2))
+	seal := func(want Outcome) {
+		t.Helper()
+		buf := make([]byte, 200)
+		if _, _, o := l.tx.Seal(buf, 50, 150); o != want {
+			t.Errorf("%v, want %v", o, want)
+		}
+	}
+	seal(OK)
+	seal(OK)
+	seal(Exhausted)
+	must(t, l.tx.InstallTxSA(2, sak, 0, 1))
+	must(t, l.tx.EnableTxSA(2))
+	seal(Exhausted)
+	must(t, l.tx.LimitTxPN(2, 3))
+	seal(OK)
+	seal(Exhausted)
+	if err := l.tx.LimitTxPN(3, 9); !errors.Is(err, ErrNoSuchSA) {
+		t.Errorf("limit without an SA: %v", err)
+	}
+}
+
+// TestClosed: a SecY without keys lets nothing through, whatever else fails.
+func TestClosed(t *testing.T) {
+	s := NewClosed(sciA)
+	buf := make([]byte, 200)
+	if _, _, o := s.Seal(buf, 50, 150); o != NoKey {
+		t.Errorf("sealing: %v", o)
+	}
+	if _, _, o := s.Open(buf, 50, 150); o != NoTag {
+		t.Errorf("opening: %v", o)
+	}
+	if err := s.Configure(Config{SCI: sciB, ProtectFrames: true}); err == nil {
+		t.Error("its SCI was changed")
 	}
 }

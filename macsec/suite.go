@@ -46,8 +46,8 @@ func (c CipherSuite) KeyLen() int {
 // XPN reports extended packet numbering, 64 bits rather than 32.
 func (c CipherSuite) XPN() bool { return c == GCMAESXPN128 || c == GCMAESXPN256 }
 
-// maxPN is the last packet number.
-func (c CipherSuite) maxPN() uint64 {
+// MaxPN is the last packet number.
+func (c CipherSuite) MaxPN() uint64 {
 	if c.XPN() {
 		return 1<<64 - 1
 	}

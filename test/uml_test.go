@@ -126,7 +126,7 @@ func (c *guestCustomer) startEdge(path string) {
 	if c.log, err = os.Create(filepath.Join(c.dir, "edge.log")); err != nil {
 		c.t.Fatal(err)
 	}
-	c.edge = exec.Command("ip", "netns", "exec", c.ns, msee(c.t), "edge", "-c", path)
+	c.edge = exec.Command("ip", "netns", "exec", c.ns, msee(c.t), "edge", "-c", path, "--state", c.dir)
 	c.edge.Stdout, c.edge.Stderr = c.log, c.log
 	if err := c.edge.Start(); err != nil {
 		c.t.Fatal(err)

@@ -35,8 +35,8 @@ func daemonCommand(use string, kind config.Kind, short string) *cobra.Command {
 	c.Flags().StringVarP(&path, "config", "c", "", "configuration file (docs/configuration.md)")
 	c.Flags().StringVar(&instance, "instance", "", "name of this process among others: its socket is "+
 		api.SocketPath("NAME")+", its namespaces NAME.VRF (default: the device's name)")
-	c.Flags().StringVar(&state, "state", "/var/lib/msee", "directory of what outlives the process, the meters, "+
-		"below it by instance; \"\" keeps nothing")
+	c.Flags().StringVar(&state, "state", "/var/lib/msee", "directory of what outlives the process, the meters and "+
+		"the packet numbers of static MACsec keys, below it by instance; \"\" keeps nothing")
 	c.MarkFlagRequired("config")
 	return c
 }
@@ -82,6 +82,7 @@ func daemon(kind config.Kind, path, instance, state string) error {
 	options := edge.Options{Instance: instance, Speaker: []string{self, "speaker"}, Log: log}
 	if state != "" {
 		options.MeterFile = filepath.Join(state, instance, "meters.json")
+		options.PacketNumberFile = filepath.Join(state, instance, "packetnumbers.json")
 	}
 	e, err := edge.Start(dev, options)
 	if err != nil {

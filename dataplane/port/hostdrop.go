@@ -20,17 +20,19 @@ const (
 	hostDropPriority = 1
 )
 
-// hostDrop is a filter at a device's clsact ingress that drops every frame.
-// Packet sockets get theirs before it, the host's stack nothing after it.
+// hostDrop is a filter at a device's clsact ingress or egress that drops every
+// frame. At the ingress, packet sockets get theirs before it, the host's stack
+// nothing after it. At the egress, what the host would say stops there; senders
+// that bypass the queueing discipline, as ours do, pass it by.
 type hostDrop struct {
 	netlink  *netlink.Handle
 	filter   netlink.BpfFilter
 	ownQdisc bool
 }
 
-// attachHostDrop adds the filter, or takes over one that a process which
-// crashed has left. detach uses handle too.
-func attachHostDrop(handle *netlink.Handle, ifindex int) (*hostDrop, error) {
+// attachHostDrop adds the filter at parent, HANDLE_MIN_INGRESS or _EGRESS, or
+// takes over one that a process which crashed has left. detach uses handle too.
+func attachHostDrop(handle *netlink.Handle, ifindex int, parent uint32) (*hostDrop, error) {
 	prog, err := loadHostDrop()
 	if err != nil {
 		return nil, fmt.Errorf("load drop program: %w", err)
@@ -39,7 +41,7 @@ func attachHostDrop(handle *netlink.Handle, ifindex int) (*hostDrop, error) {
 	d := &hostDrop{netlink: handle, filter: netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
 			LinkIndex: ifindex,
-			Parent:    netlink.HANDLE_MIN_INGRESS,
+			Parent:    parent,
 			Handle:    hostDropHandle,
 			Priority:  hostDropPriority,
 			Protocol:  unix.ETH_P_ALL,
@@ -70,8 +72,9 @@ func loadHostDrop() (*ebpf.Program, error) {
 	})
 }
 
-// addQdisc adds the clsact qdisc if the device has none. One that carries our
-// filter already was added by a predecessor, and so is ours to remove.
+// addQdisc adds the clsact qdisc if the device has none. One that carries a
+// filter of ours already was added by a predecessor or for it, and so is ours to
+// remove.
 func (d *hostDrop) addQdisc() error {
 	err := d.netlink.QdiscAdd(d.qdisc())
 	if err == nil {
@@ -81,13 +84,15 @@ func (d *hostDrop) addQdisc() error {
 	if !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add clsact: %w", err)
 	}
-	filters, err := d.netlink.FilterList(d.link(), netlink.HANDLE_MIN_INGRESS)
-	if err != nil {
-		return fmt.Errorf("list filters: %w", err)
-	}
-	for _, f := range filters {
-		if bpf, ok := f.(*netlink.BpfFilter); ok && bpf.Name == hostDropName && bpf.Handle == hostDropHandle {
-			d.ownQdisc = true
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		filters, err := d.netlink.FilterList(d.link(), parent)
+		if err != nil {
+			return fmt.Errorf("list filters: %w", err)
+		}
+		for _, f := range filters {
+			if bpf, ok := f.(*netlink.BpfFilter); ok && bpf.Name == hostDropName && bpf.Handle == hostDropHandle {
+				d.ownQdisc = true
+			}
 		}
 	}
 	return nil

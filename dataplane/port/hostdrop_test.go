@@ -34,6 +34,74 @@ func TestHostSeesNothing(t *testing.T) {
 	}
 }
 
+// TestSilenceHost: what goes through the queueing discipline, as all does that
+// the host sends by itself, does not leave; what our senders send does, small and
+// large. Later the host is heard again, and also after a crash.
+func TestSilenceHost(t *testing.T) {
+	a, b := testNS(t, "a"), testNS(t, "b")
+	testVeth(t, a, "dev0", b, "far0")
+	p := testPacket(t, a, PacketConfig{Device: "dev0", RingFrames: 8})
+	host, far := rawSocket(t, a, "dev0"), rawSocket(t, b, "far0")
+	arrived := func() (n int) {
+		buf := make([]byte, 2000)
+		poll := []unix.PollFd{{Fd: int32(far), Events: unix.POLLIN}}
+		for {
+			if ready, _ := unix.Poll(poll, 200); ready < 1 {
+				return n
+			}
+			if got, err := unix.Read(far, buf); err == nil && got >= 60 {
+				n++
+			}
+		}
+	}
+	says := func() bool {
+		unix.Write(host, testFrame(60).Bytes()) // the error that it was dropped is none here
+		return arrived() == 1
+	}
+	if !says() {
+		t.Fatal("the host is not heard at the beginning: the test proves nothing")
+	}
+	for range 2 { // the second time is no change
+		if err := p.SilenceHost(true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if says() {
+		t.Error("the host is heard")
+	}
+	sender, err := p.NewSender()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	if sent, err := sender.Send([]*Frame{testFrame(60), testFrame(1514)}); sent != 2 || err != nil {
+		t.Errorf("sent %d, %v", sent, err)
+	}
+	if n := arrived(); n != 2 {
+		t.Errorf("of two frames of ours %d arrived", n)
+	}
+	if err := p.SilenceHost(false); err != nil {
+		t.Fatal(err)
+	}
+	if !says() {
+		t.Error("the host is still silent")
+	}
+	// The process crashes: the filter stays until the next one opens the port.
+	if _, err := attachHostDrop(p.netlink, p.ifindex, netlink.HANDLE_MIN_EGRESS); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if says() {
+		t.Error("the filter did not outlive the process: the test proves nothing")
+	}
+	testPacket(t, a, PacketConfig{Device: "dev0", RingFrames: 8})
+	if !says() {
+		t.Error("the host is silenced by what a crashed process has left")
+	}
+}
+
 // hostAnswers sends a UDP packet to a port where nobody listens, and reports
 // whether the host at the other end said so (ICMP port unreachable).
 func hostAnswers(t *testing.T, ns string) bool {
@@ -72,7 +140,7 @@ func TestHostDropLifecycle(t *testing.T) {
 		}
 		ifindex := link.Attrs().Index
 		attach := func() *hostDrop {
-			d, err := attachHostDrop(h, ifindex)
+			d, err := attachHostDrop(h, ifindex, netlink.HANDLE_MIN_INGRESS)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -35,6 +35,7 @@ type Packet struct {
 	empty   bool // the last Recv found nothing
 	netlink *netlink.Handle
 	drop    *hostDrop
+	silence *hostDrop // nil: the host may send
 
 	mu      sync.Mutex // guards fd against Close during Stats, and:
 	dropped uint64
@@ -76,10 +77,38 @@ func (p *Packet) open(cfg PacketConfig) (err error) {
 		return err
 	}
 	// The host is deaf before we hear: no frame is processed twice.
-	if p.drop, err = attachHostDrop(p.netlink, p.ifindex); err != nil {
+	if p.drop, err = attachHostDrop(p.netlink, p.ifindex, netlink.HANDLE_MIN_INGRESS); err != nil {
+		return err
+	}
+	// What a predecessor that crashed has left would keep from leaving what we
+	// send through the queueing discipline.
+	left := hostDrop{netlink: p.netlink, filter: p.drop.filter}
+	left.filter.Parent = netlink.HANDLE_MIN_EGRESS
+	if err := left.detach(); err != nil {
 		return err
 	}
 	return bindPacket(p.fd, unix.ETH_P_ALL, p.ifindex)
+}
+
+// SilenceHost keeps the host, and whoever sends through its queueing discipline,
+// from sending on the device, or lets them again. What our senders send one by
+// one passes, superframes that the device cannot cut do not.
+func (p *Packet) SilenceHost(on bool) (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed || on == (p.silence != nil):
+		return nil
+	case on:
+		p.silence, err = attachHostDrop(p.netlink, p.ifindex, netlink.HANDLE_MIN_EGRESS)
+	default:
+		err = p.silence.detach()
+		p.silence = nil
+	}
+	if err != nil {
+		return fmt.Errorf("silence the host on %s: %w", p.name, err)
+	}
+	return nil
 }
 
 // openRing opens the receive socket. Its protocol is 0, and so it receives
@@ -196,6 +225,9 @@ func (p *Packet) Close() error {
 	if p.fd >= 0 {
 		errs = append(errs, unix.Close(p.fd))
 		p.fd = -1
+	}
+	if p.silence != nil {
+		errs = append(errs, p.silence.detach())
 	}
 	if p.drop != nil {
 		errs = append(errs, p.drop.detach())
