@@ -40,6 +40,10 @@ type options struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == copierCommand {
+		fmt.Fprintln(os.Stderr, "bench copier:", copier(os.Args[2:]))
+		os.Exit(1)
+	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx)
 	cancel()

@@ -22,6 +22,8 @@ import (
 // Other userspace dataplanes, each in the configuration that is its best for
 // the rows it is measured in. They forward between the untagged addresses.
 const (
+	// packetCopy is the copier: what AF_PACKET costs anybody.
+	packetCopy forwarder = "af_packet_copy"
 	// ovsTSO is Open vSwitch's userspace datapath over AF_PACKET, with
 	// superframes.
 	ovsTSO forwarder = "ovs_tso"
@@ -66,6 +68,8 @@ func (d *bed) startPeer(f forwarder) (err error) {
 		d.peer.host = append(d.peer.host, l)
 	}
 	switch f {
+	case packetCopy:
+		return d.peer.copier(ends)
 	case ovsTSO, ovsXDP:
 		return d.peer.ovs(ends, f == ovsXDP)
 	case dpdkXDP:
@@ -197,6 +201,15 @@ func (p *peer) ovs(a addresses, xdp bool) error {
 	return errors.Join(
 		p.run("ovs-ofctl", "add-flow", bridge, fmt.Sprintf("in_port=1,ip,actions=mod_dl_src:%s,mod_dl_dst:%s,dec_ttl,output:2", mac(a.rtr2), mac(a.vnet))),
 		p.run("ovs-ofctl", "add-flow", bridge, fmt.Sprintf("in_port=2,ip,actions=mod_dl_src:%s,mod_dl_dst:%s,dec_ttl,output:1", mac(a.rtr1), mac(a.cust))))
+}
+
+// copier starts this command's own.
+func (p *peer) copier(a addresses) error {
+	self, err := os.Executable()
+	if err == nil {
+		_, err = p.start(self, copierCommand, "eth1="+mac(a.cust), "eth2="+mac(a.vnet))
+	}
+	return err
 }
 
 // testpmd starts DPDK's forwarder on processor 1.

@@ -57,6 +57,8 @@ func rows(peers bool) []*row {
 			measure: goBench{pkg: "msee/dataplane", bench: "PipelineDot1Q10k", unit: "ns/frame"}.measure},
 		{name: "pipeline_dot1q_10k_policed_ns", unit: "ns", smaller: true, baseline: "target", target: 65,
 			measure: goBench{pkg: "msee/dataplane", bench: "PipelineDot1Q10kPoliced", unit: "ns/frame"}.measure},
+		{name: "policer_error_percent", unit: "%", smaller: true, baseline: "target", target: 1,
+			measure: goBench{pkg: "msee/dataplane", bench: "PolicerError", unit: "percent"}.measure},
 		lookup("lookup4_10k_ns", "msee/dataplane/fib", "Lookup4/10k"),
 		lookup("lookup4_200k_ns", "msee/dataplane/fib", "Lookup4/200k"),
 		lookup("lookup4_1m_ns", "msee/dataplane/fib", "Lookup4/1m"),
@@ -76,23 +78,33 @@ func rows(peers bool) []*row {
 
 		tcpRow("tcp1_qinq_fwd", "qinq", tcp{flows: 1}),
 	}, bgpRows(), macsecRows())
+	more := peerRows(list, copierRows)
 	if peers {
-		list = append(list, peerRows(list)...)
+		more = append(more, peerRows(list, otherRows)...)
 	}
-	return list
+	return append(list, more...)
 }
 
-// peerRows are those of list that peers are measured for too.
-func peerRows(list []*row) (more []*row) {
-	for _, p := range []struct {
-		suffix string
-		peer   forwarder
-		rows   *regexp.Regexp
-	}{
+// opponents are measured in rows of their own, which end in suffix, beside those
+// of the kernel.
+type opponents struct {
+	suffix string
+	peer   forwarder
+	rows   *regexp.Regexp
+}
+
+var (
+	copierRows = []opponents{{"_copy", packetCopy, regexp.MustCompile(`^(tcp._dot1q_fwd|tcp1_dot1q_rev|udp64_dot1q|ping_.*)$`)}}
+	otherRows  = []opponents{
 		{"_ovs", ovsTSO, regexp.MustCompile(`^tcp._dot1q`)},
 		{"_ovs", ovsXDP, regexp.MustCompile(`^udp64.*_dot1q$`)},
 		{"_dpdk", dpdkXDP, regexp.MustCompile(`^udp64.*_dot1q$`)},
-	} {
+	}
+)
+
+// peerRows are those of list that opponents are measured for too.
+func peerRows(list []*row, against []opponents) (more []*row) {
+	for _, p := range against {
 		for _, r := range list {
 			if p.rows.MatchString(r.name) {
 				copied := *r
