@@ -88,6 +88,8 @@ const (
 type Counters struct {
 	Rx        uint64            `json:"rxPackets"`
 	Tx        uint64            `json:"txPackets"`
+	RxBytes   uint64            `json:"rxBytes"` // of the packets alone, without UDP
+	TxBytes   uint64            `json:"txBytes"`
 	Discarded [Reasons]uint64   `json:"-"` // Accepted's place is not used
 	Ups       uint64            `json:"ups"`
 	Downs     [diagCount]uint64 `json:"-"` // from Up, by our diagnostic
@@ -127,6 +129,7 @@ func (s *Session) Receive(now time.Duration, p *Packet) Reason {
 	r := s.receive(now, p)
 	if r == Accepted {
 		s.counters.Rx++
+		s.counters.RxBytes += uint64(len(p.Raw))
 	} else {
 		s.counters.Discarded[r]++
 	}
@@ -402,7 +405,9 @@ func (s *Session) Transmit(now time.Duration, b []byte) []byte {
 	}
 	s.lastTx = now
 	at := len(b)
-	b = p.appendHeader(b, headerLen+s.cfg.Auth.sectionLen())
+	length := headerLen + s.cfg.Auth.sectionLen()
+	s.counters.TxBytes += uint64(length)
+	b = p.appendHeader(b, length)
 	// Every packet has a number of its own; the keyed types allow it too.
 	s.xmitSeq++
 	return s.cfg.Auth.appendSection(b, at, s.xmitSeq)

@@ -39,12 +39,31 @@ const (
 	stateDisabled = "Disabled"
 )
 
-// bfd reads the section bfd; what it does not say is as in base.
+// deviceBFD reads the section bfd of the device: what holds for all sessions,
+// and Device.BFDDaemonPort.
+func (r *reader) deviceBFD(o *object) (c BFD, daemonPort int) {
+	b, ok := o.section("bfd", optional, "intervals")
+	if !ok {
+		return defaultBFD(), 0
+	}
+	c = r.bfdKeys(b, defaultBFD())
+	daemonPort = int(value(b, "dataPlanePort", optional, number, between("a TCP port", "", 1, 65535)))
+	b.done()
+	return c, daemonPort
+}
+
+// bfd reads the section bfd of a part of the device; what it does not say is as
+// in base.
 func (r *reader) bfd(o *object, base BFD) BFD {
 	b, ok := o.section("bfd", optional, "intervals")
 	if !ok {
 		return base
 	}
+	defer b.done()
+	return r.bfdKeys(b, base)
+}
+
+func (r *reader) bfdKeys(b *object, base BFD) BFD {
 	c := base
 	disabled := word(b, "state", optional, stateEnabled, stateDisabled) == stateDisabled
 	if ms := value(b, "intervalMilliseconds", optional, number, between("an interval", "milliseconds", minBFDInterval, maxBFDInterval)); ms != 0 {
@@ -60,7 +79,6 @@ func (r *reader) bfd(o *object, base BFD) BFD {
 		c.HoldDown = time.Duration(s) * time.Second
 	}
 	r.bfdAuthentication(b, &c)
-	b.done()
 	if disabled {
 		return BFD{}
 	}

@@ -47,11 +47,19 @@ func TestBFD(t *testing.T) {
 	if got := bfdOf(t, off, private); got != (BFD{}) {
 		t.Errorf("switched off: %v", got)
 	}
+	if d := mustParse(t, slow); d.BFDDaemonPort != 0 {
+		t.Errorf("BFD daemons are looked for at port %d by default", d.BFDDaemonPort)
+	}
+	if d := mustParse(t, file+"bfd: {state: Disabled, dataPlanePort: 50700}\n"); d.BFDDaemonPort != 50700 {
+		t.Errorf("BFD daemons are looked for at port %d, want 50700", d.BFDDaemonPort)
+	}
 	if s := (BFD{Interval: 1, AuthType: "keyed-md5", AuthKey: "geheim"}).String(); strings.Contains(s, "geheim") {
 		t.Errorf("%q shows the key", s)
 	}
 	for _, c := range []struct{ bfd, want string }{
 		{"{intervalMilliseconds: 9}", "bfd.intervalMilliseconds: not an interval we can do (got 9; want 10 to 30000 milliseconds)"},
+		{"{dataPlanePort: 0}", "bfd.dataPlanePort: not a TCP port we can do (got 0; want 1 to 65535)"},
+		{"{dataPlanePort: 65536}", "bfd.dataPlanePort: not a TCP port we can do (got 65536; want 1 to 65535)"},
 		{"{multiplier: 256}", "bfd.multiplier: not a multiplier we can do (got 256; want 1 to 255 intervals)"},
 		{"{strictMode: yes}", "bfd.strictMode: not a value of strictMode"},
 		{"{authentication: {type: keyed-md5, keyId: 1, key: seventeen-octets!}}", "want 1 to 16 characters"},

@@ -26,6 +26,9 @@ type Device struct {
 	// PrefixRetry is how long a session stays down that announced too many
 	// prefixes.
 	PrefixRetry time.Duration
+	// BFDDaemonPort is the TCP port on 127.0.0.1 of each VRF's namespace at which
+	// a BFD daemon (FRR's) may hand over its sessions; 0: none is looked for.
+	BFDDaemonPort int `json:",omitempty"`
 }
 
 // Kind tells an MSEE from a gateway instance.

@@ -122,6 +122,7 @@ func inventory(d *Device) map[objectKey]fields {
 	all[objectKey{"device", d.Name}] = fields{
 		{"Kind", string(d.Kind)}, {"Role", d.Role}, {"ASN", fmt.Sprint(d.ASN)}, {"RouterID", d.RouterID.String()},
 		{"PrefixRetry", d.PrefixRetry.String()},
+		{"BFDDaemonPort", fmt.Sprint(d.BFDDaemonPort)},
 	}
 	for _, p := range d.Ports {
 		f := fields{

@@ -9,19 +9,20 @@ import (
 
 // edgeFile is the content of a file that describes an MSEE.
 type edgeFile struct {
-	name        string
-	role        circuit.Role
-	routerID    netip.Addr // zero if not given
-	timers      timers
-	limits      limits
-	bfd         BFD // where a peering or connection says nothing else
-	ports       []portSpec
-	circuits    []circuitSpec
-	connections []connectionSpec // private ones, then public ones
-	filters     []routeFilter
-	services    []community.Service
-	registries  []item
-	states      map[stateKey]circuit.ValidationState // nil: all Configured
+	name          string
+	role          circuit.Role
+	routerID      netip.Addr // zero if not given
+	timers        timers
+	limits        limits
+	bfd           BFD // where a peering or connection says nothing else
+	bfdDaemonPort int // Device.BFDDaemonPort
+	ports         []portSpec
+	circuits      []circuitSpec
+	connections   []connectionSpec // private ones, then public ones
+	filters       []routeFilter
+	services      []community.Service
+	registries    []item
+	states        map[stateKey]circuit.ValidationState // nil: all Configured
 }
 
 // circuitSpec is a circuit as configured.
@@ -44,7 +45,7 @@ func (r *reader) edge(o *object) *edgeFile {
 		d.done()
 	}
 	f.timers, f.limits = r.bgp(o, true)
-	f.bfd = r.bfd(o, defaultBFD())
+	f.bfd, f.bfdDaemonPort = r.deviceBFD(o)
 	f.ports = r.ports(o)
 	o.objects("circuits", optional, func(o *object) {
 		f.circuits = append(f.circuits, r.circuit(o, f.bfd))

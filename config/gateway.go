@@ -9,15 +9,16 @@ import (
 
 // gatewayFile is the content of a file that describes a gateway instance.
 type gatewayFile struct {
-	gateway     circuit.VirtualNetworkGateway
-	routerID    netip.Addr // zero if not given
-	timers      timers
-	bfd         BFD // where a connection says nothing else
-	ports       []portSpec
-	vnet        circuit.VirtualNetwork
-	subnets     []subnetSpec // of vnet.Subnets, in their order
-	endpoints   []endpointSpec
-	connections []connectionSpec
+	gateway       circuit.VirtualNetworkGateway
+	routerID      netip.Addr // zero if not given
+	timers        timers
+	bfd           BFD // where a connection says nothing else
+	bfdDaemonPort int // Device.BFDDaemonPort
+	ports         []portSpec
+	vnet          circuit.VirtualNetwork
+	subnets       []subnetSpec // of vnet.Subnets, in their order
+	endpoints     []endpointSpec
+	connections   []connectionSpec
 }
 
 // subnetSpec is where the hosts of a subnet are; VLANID 0 is untagged.
@@ -40,7 +41,7 @@ func (r *reader) gateway(o *object) *gatewayFile {
 		g.done()
 	}
 	f.timers, _ = r.bgp(o, false)
-	f.bfd = r.bfd(o, defaultBFD())
+	f.bfd, f.bfdDaemonPort = r.deviceBFD(o)
 	f.ports = r.ports(o)
 	if v, ok := o.section("virtualNetwork", required, "name, addressSpace and subnets"); ok {
 		r.virtualNetwork(v, f)

@@ -93,6 +93,8 @@ type BFDStatus struct {
 	*BFDSession
 	bfd.Status
 	Resolved bool // the neighbor's MAC is known
+	// Echoes of the peer's that were sent back, and their octets.
+	Echoes, EchoBytes uint64
 }
 
 // SetBFD makes sessions those of a port's worker: those not listed say
@@ -168,6 +170,8 @@ type bfdSession struct {
 	told    bool          // report is what control has
 	rewrite *Rewrite      // the last one known: a neighbor that the kernel asks for anew is still there
 	ends    time.Duration // when an ending session is forgotten; 0: it is not ending
+
+	echoes, echoBytes uint64 // sent back
 }
 
 // bfdPerSecond bounds the control packets and echoes that a port takes.
@@ -211,6 +215,13 @@ func (t *bfdTable) set(w *Worker, list []*BFDSession) {
 	wanted := map[uint32]*BFDSession{}
 	for _, b := range list {
 		wanted[b.Config.MyDiscriminator] = b
+	}
+	for _, s := range t.sessions { // first, as another may be for the same neighbor
+		if s.ends == 0 && wanted[s.Config.MyDiscriminator] == nil {
+			t.end(s, now)
+		}
+	}
+	for _, b := range list {
 		s := t.byDiscr[b.Config.MyDiscriminator]
 		if s == nil {
 			s = &bfdSession{machine: bfd.New(b.Config, rand.Uint64(), now)}
@@ -224,11 +235,6 @@ func (t *bfdTable) set(w *Worker, list []*BFDSession) {
 		t.byPeer[s.key()] = s
 		s.told = false
 		t.outcome(w, s)
-	}
-	for _, s := range t.sessions {
-		if s.ends == 0 && wanted[s.Config.MyDiscriminator] == nil {
-			t.end(s, now)
-		}
 	}
 	// Two of us must not speak to one peer: what was to end there ends now.
 	t.sessions = slices.DeleteFunc(t.sessions, func(s *bfdSession) bool { return s.ends != 0 && t.byPeer[s.key()] != nil })
@@ -264,7 +270,7 @@ func (t *bfdTable) status(w *Worker) []BFDStatus {
 	var rows []BFDStatus
 	for _, s := range t.sessions {
 		if s.ends == 0 {
-			rows = append(rows, BFDStatus{s.BFDSession, s.machine.Status(now), s.Adjacency.Rewrite() != nil})
+			rows = append(rows, BFDStatus{s.BFDSession, s.machine.Status(now), s.Adjacency.Rewrite() != nil, s.echoes, s.echoBytes})
 		}
 	}
 	return rows
@@ -528,6 +534,7 @@ func (t *bfdTable) reflect(w *Worker, s *bfdSession, udp []byte) bfd.Reason {
 	}
 	copy(t.frame.Buf[port.Headroom+ipUDPMax:], udp[udpLen:])
 	t.send(w, r, s.Local, s.Peer, bfd.EchoPort, binary.BigEndian.Uint16(udp), bfd.HopLimit-1, n)
+	s.echoes, s.echoBytes = s.echoes+1, s.echoBytes+uint64(n)
 	return bfd.Accepted
 }
 

@@ -341,6 +341,22 @@ func TestBFDSetTouchesOnlyWhatChanged(t *testing.T) {
 	}
 }
 
+// TestBFDTakesTheOldOnesPlace: of two sessions to one neighbor, one after the
+// other, the later one is spoken to.
+func TestBFDTakesTheOldOnesPlace(t *testing.T) {
+	r := newRouter(t, 0x8100)
+	f := newFar(r, families[0].addr, families[0].our, 100)
+	s := session(families[0].addr, families[0].our, bfdConfig)
+	f.meet(t, s)
+	cfg := bfdConfig
+	cfg.MyDiscriminator = 0x1002
+	next := session(families[0].addr, families[0].our, cfg)
+	f.meet(t, next)
+	if n := len(r.worker.bfd.sessions); n != 1 {
+		t.Errorf("%d sessions speak to the neighbor", n)
+	}
+}
+
 func TestBFDAdminDownIsNoFailure(t *testing.T) {
 	r := newRouter(t, 0x8100)
 	f := newFar(r, families[0].addr, families[0].our, 100)

@@ -56,6 +56,7 @@ type vrf struct {
 	announced []config.Endpoint // to the MSEEs, by a gateway
 	audit     AuditStatus
 	repair    repair
+	daemon    *bfdDaemon    // nil: no BFD daemon is looked for
 	stop      chan struct{} // ends the neighbor watch
 	watching  sync.WaitGroup
 }
@@ -272,6 +273,7 @@ func (e *Edge) namespace(vrf string) string { return e.opts.Instance + "." + vrf
 
 func (e *Edge) removeVRF(v *vrf) {
 	close(v.stop)
+	v.daemon.close()
 	v.watching.Wait()
 	for _, s := range v.subs {
 		s.tap.device.Close()
@@ -351,6 +353,7 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 	for name, v := range e.vrfs {
 		if !slices.ContainsFunc(dev.VRFs, func(c config.VRF) bool { return c.Name == name }) {
 			e.forgetEndpoints(v)
+			v.daemon.close()
 			removedVRFs = append(removedVRFs, v)
 			delete(e.vrfs, name)
 		}
@@ -365,6 +368,7 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 	}
 	e.publishSnapshot(e.portTables())
 	e.engine.Sync()
+	e.lookForDaemons()
 	e.setBFD()
 	for _, s := range gone {
 		s.tap.device.Close()

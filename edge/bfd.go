@@ -69,6 +69,9 @@ func (e *Edge) setBFD() {
 	for _, s := range e.sessions {
 		e.watchBFD(s)
 	}
+	for _, f := range e.foreign { // behind: BGP's own come first
+		e.watchForeign(f)
+	}
 	for _, p := range e.ports {
 		var want []*dataplane.BFDSession
 		for _, name := range slices.Sorted(maps.Keys(e.sessions)) {
@@ -76,6 +79,7 @@ func (e *Edge) setBFD() {
 				want = append(want, w.session)
 			}
 		}
+		want = append(want, e.foreignBFD(p)...)
 		if slices.Equal(want, p.bfd) {
 			continue
 		}
@@ -159,6 +163,9 @@ const echoInterval = 50 * time.Millisecond
 
 // bfdChanged acts on what the BFD sessions say now.
 func (e *Edge) bfdChanged() {
+	for _, v := range e.vrfs {
+		v.daemon.kick()
+	}
 	for _, s := range e.sessions {
 		w := s.bfd
 		if w == nil {
@@ -224,6 +231,7 @@ func (e *Edge) releaseBFD(s *session, now time.Time) {
 
 // tickBFD does what BFD has to do by the clock.
 func (e *Edge) tickBFD(now time.Time) {
+	e.tickForeign(now)
 	e.setBFD()
 	for _, s := range e.sessions {
 		e.releaseBFD(s, now)
@@ -245,7 +253,7 @@ type BFDStatus struct {
 	Peer      netip.Addr `json:"peer"`
 	Local     netip.Addr `json:"local"`
 	Interface string     `json:"interface"`
-	Session   string     `json:"session"` // the BGP session that hangs on it
+	Session   string     `json:"session"` // the BGP session that hangs on it; "" if it is a daemon's
 	Strict    bool       `json:"strict"`
 	Resolved  bool       `json:"resolved"` // the neighbor's MAC is known
 	InUse     bool       `json:"inUse"`    // BFD lets traffic go there
@@ -267,6 +275,11 @@ func (e *Edge) BFD() (rows []BFDStatus, err error) {
 				sessions[w.session] = BFDStatus{VRF: s.vrf.cfg.Name, Peer: s.cfg.Peer, Local: s.cfg.Local,
 					Interface: w.session.Interface, Session: s.cfg.Name, Strict: s.cfg.BFD.Strict,
 					HoldsBGP: w.held, HoldDown: bfd.Millis(w.delay)}
+			}
+		}
+		for _, f := range e.foreign {
+			if s := f.session; s != nil {
+				sessions[s] = BFDStatus{VRF: f.vrf.cfg.Name, Peer: s.Peer, Local: s.Local, Interface: s.Interface}
 			}
 		}
 	})

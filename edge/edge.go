@@ -53,6 +53,7 @@ type Edge struct {
 	ports         map[string]*portState
 	vrfs          map[string]*vrf
 	sessions      map[string]*session
+	foreign       map[uint32]*foreign // BFD daemons' sessions, by discriminator
 	accounts      accounting
 	packetNumbers packetNumbers
 	fastPath      *dataplane.FastPath
@@ -121,6 +122,7 @@ func Start(dev *config.Device, opts Options) (*Edge, error) {
 		ports:       map[string]*portState{},
 		vrfs:        map[string]*vrf{},
 		sessions:    map[string]*session{},
+		foreign:     map[uint32]*foreign{},
 		fastPath:    &dataplane.FastPath{}, endpointPorts: map[string]*endpointPort{},
 		asking:    map[hop]bool{},
 		neighbors: make(chan neighbor, 256),

@@ -123,15 +123,7 @@ func TestBFDWithFRR(t *testing.T) {
 
 // silentPeer stops bfdd and sees how long we take to notice.
 func silentPeer(t *testing.T, l *testLab, peers []string) {
-	pidFile := filepath.Join(lab.RunDir, "lab", l.name, "frr", "ce", "run", "bfdd.pid")
-	data, err := os.ReadFile(pidFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	pid := l.frrDaemon("ce", "bfdd")
 	const detect = 900 * time.Millisecond
 	// On a machine that has much else to do a thread may be late: one try in
 	// three must keep the bounds.
@@ -169,6 +161,20 @@ func silentPeer(t *testing.T, l *testLab, peers []string) {
 		}
 	}
 	l.awaitState("msee1", "er1-private", peers[0], bgp.StateEstablished, 30*time.Second)
+}
+
+// frrDaemon returns the process of a node's FRR daemon.
+func (l *testLab) frrDaemon(node, name string) int {
+	l.t.Helper()
+	data, err := os.ReadFile(filepath.Join(lab.RunDir, "lab", l.name, "frr", node, "run", name+".pid"))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return pid
 }
 
 // TestDrainLosesNothing: traffic leaves a drained device, which then takes its
