@@ -185,11 +185,14 @@ func ShowARP(w io.Writer, rows []edge.ARPStatus) error {
 func ShowPorts(w io.Writer, rows []edge.PortStatus) error {
 	var out [][]string
 	for _, p := range rows {
-		mean := ""
+		mean, kind := "", p.Type
+		if p.Mode != "" {
+			kind += " (" + p.Mode + ")"
+		}
 		if p.RxFrames > 0 {
 			mean = bytesOf(p.RxBytes / p.RxFrames)
 		}
-		out = append(out, []string{p.Name, p.Device, p.Type, p.Link, p.MAC, fmt.Sprintf("%#04x", p.TPID), count(p.RxFrames), bytesOf(p.RxBytes),
+		out = append(out, []string{p.Name, p.Device, kind, p.Link, p.MAC, fmt.Sprintf("%#04x", p.TPID), count(p.RxFrames), bytesOf(p.RxBytes),
 			mean, count(p.TxFrames), bytesOf(p.TxBytes), count(p.RxDropped), count(p.TxDrops), count(p.Errors)})
 	}
 	return table(w, "PORT DEVICE TYPE LINK MAC TPID RX-FRAMES RX MEAN-FRAME TX-FRAMES TX RX-DROPPED TX-DROPS ERRORS", out)

@@ -43,7 +43,7 @@ const (
 type Port struct {
 	Name   string  // at most 5 characters, so that NAME.STAG.CTAG is an interface name
 	Device string  // the Linux interface
-	Type   string  // "packet" or "tap"
+	Type   string  // "packet", "xdp" or "tap"
 	TPID   uint16  // EtherType of the outer tag: 0x8100 or 0x88a8
 	CPU    *int    `json:",omitempty"` // the processor that forwards what it receives; nil: any
 	MACsec *MACsec `json:",omitempty"` // nil: frames are in clear

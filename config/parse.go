@@ -144,7 +144,7 @@ func (r *reader) ports(o *object) []portSpec {
 		p := portSpec{path: o.path}
 		p.Name = value(o, "name", required, text, checkPortName)
 		p.Device = value(o, "device", required, text, checkDevice)
-		p.Type = word(o, "type", optional, "packet", "tap")
+		p.Type = word(o, "type", optional, "packet", "xdp", "tap")
 		p.Encapsulation = word(o, "encapsulation", optional, dot1Q, qinQ)
 		p.TPID = etherType(o)
 		if cpu := int(value(o, "cpu", optional, number, between("the number of a processor", "", 0, maxCPU))); o.has("cpu") {

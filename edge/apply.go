@@ -209,6 +209,8 @@ func (e *Edge) openPort(p config.Port) (_ *portState, err error) {
 	switch p.Type {
 	case "tap":
 		dev, err = port.OpenTap(port.TapConfig{Name: p.Device})
+	case "xdp":
+		dev, err = port.OpenXDP(port.XDPConfig{Device: p.Device})
 	default:
 		dev, err = port.OpenPacket(port.PacketConfig{Device: p.Device})
 	}

@@ -18,6 +18,7 @@ import (
 	"msee/community"
 	"msee/config"
 	"msee/dataplane"
+	"msee/dataplane/port"
 )
 
 // What show prints. Rows are in a stable order; JSON names are the API's.
@@ -127,7 +128,8 @@ type PortStatus struct {
 	Name      string            `json:"name"`
 	Device    string            `json:"device"`
 	Type      string            `json:"type"`
-	Link      string            `json:"link"` // up, down or gone
+	Mode      string            `json:"mode,omitempty"` // of an xdp port: copy or zero-copy
+	Link      string            `json:"link"`           // up, down or gone
 	MAC       string            `json:"macAddress"`
 	TPID      uint16            `json:"etherType"`
 	RxFrames  uint64            `json:"rxFrames"`
@@ -380,6 +382,9 @@ func (e *Edge) Ports() (rows []PortStatus, err error) {
 				RxFrames: n.RxFrames.Load(), RxBytes: n.RxBytes.Load(), TxFrames: n.TxFrames.Load(),
 				TxBytes: n.TxBytes.Load(), TxDrops: n.TxDrops.Load(), Errors: n.Errors.Load(),
 				RxDropped: p.port.Stats().RxDropped, Verdicts: map[string]uint64{}}
+			if x, ok := p.port.(*port.XDP); ok {
+				row.Mode = x.Mode()
+			}
 			for _, v := range dataplane.Verdicts() {
 				row.Verdicts[v.String()] = n.Verdicts[v].Load()
 			}

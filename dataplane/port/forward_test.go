@@ -90,6 +90,16 @@ func TestSuperframesForwardedWhole(t *testing.T) {
 	q := testPacket(t, nsR, PacketConfig{Device: "r1"})
 	c := startCable(t, p, q)
 
+	transfer(t, nsA, nsB)
+	if n := c.longest.Load(); n < 20000 {
+		t.Errorf("the longest frame had %d octets, want more than 20000", n)
+	}
+}
+
+// transfer sends 32 MiB by TCP from one namespace to 192.0.2.2 in another, and
+// expects them there, intact.
+func transfer(t *testing.T, nsA, nsB string) {
+	t.Helper()
 	var ln net.Listener
 	in(t, nsB, func() (err error) { ln, err = net.Listen("tcp", "192.0.2.2:7000"); return err })
 	defer ln.Close()
@@ -126,7 +136,28 @@ func TestSuperframesForwardedWhole(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("the data did not arrive")
 	}
-	if n := c.longest.Load(); n < 20000 {
-		t.Errorf("the longest frame had %d octets, want more than 20000", n)
+}
+
+// datagrams sends by UDP from one namespace to 192.0.2.2 in another, one at a
+// time, and expects all of them there.
+func datagrams(t *testing.T, nsA, nsB string) {
+	t.Helper()
+	var far net.PacketConn
+	in(t, nsB, func() (err error) { far, err = net.ListenPacket("udp4", "192.0.2.2:7001"); return err })
+	defer far.Close()
+	far.SetDeadline(time.Now().Add(20 * time.Second))
+	var near net.Conn
+	in(t, nsA, func() (err error) { near, err = net.Dial("udp4", "192.0.2.2:7001"); return err })
+	defer near.Close()
+	got := make([]byte, 2000)
+	for size := range 200 { // even and odd
+		want := bytes.Repeat([]byte{byte(size) + 1}, size*7%1400)
+		if _, err := near.Write(want); err != nil {
+			t.Fatal(err)
+		}
+		n, _, err := far.ReadFrom(got)
+		if err != nil || !bytes.Equal(got[:n], want) {
+			t.Fatalf("datagram of %d octets: got %d, %v", len(want), n, err)
+		}
 	}
 }

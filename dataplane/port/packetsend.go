@@ -20,7 +20,8 @@ type packetSender struct {
 	// direct bypasses the queueing discipline: each frame goes straight to
 	// the driver. queued does not, and is for superframes the driver refuses.
 	direct, queued int
-	ring           *txRing // for small frames
+	ring           *txRing    // for small frames
+	xsk            *xskSender // for small frames of an xdp port; nil on others
 	msgs           [BatchSize]unix.Mmsghdr
 	iovs           [BatchSize]unix.Iovec
 	errno          unix.Errno // of err
@@ -125,17 +126,20 @@ func openSendSocket(bypass bool) (int, error) {
 // is kept for later: a router's queue is short, and TCP copes.
 func (s *packetSender) Send(frames []*Frame) (sent int, err error) {
 	for len(frames) > 0 {
-		small := s.ring.takes(frames[0])
+		way := s.wayOf(frames[0])
 		n := 1
-		for n < len(frames) && n < BatchSize && s.ring.takes(frames[n]) == small {
+		for n < len(frames) && n < BatchSize && s.wayOf(frames[n]) == way {
 			n++
 		}
 		var left int
 		var more bool
 		var e error
-		if small {
-			left, more, e = s.sendSmall(frames[:n])
-		} else {
+		switch way {
+		case wayXSK:
+			left, more, e = s.small(s.xsk.send(frames[:n]))
+		case wayRing:
+			left, more, e = s.small(s.ring.send(frames[:n]))
+		default:
 			left, more, e = s.sendBatch(frames[:n])
 		}
 		sent += left
@@ -150,16 +154,33 @@ func (s *packetSender) Send(frames []*Frame) (sent int, err error) {
 	return sent, err
 }
 
-// sendSmall sends frames by the ring; more says whether it makes sense to go on
+// way is how a frame leaves.
+type way uint8
+
+const (
+	wayMessage way = iota // of its own, in sendmmsg
+	wayRing               // AF_PACKET's
+	wayXSK                // AF_XDP's ring
+)
+
+func (s *packetSender) wayOf(f *Frame) way {
+	switch {
+	case s.xsk != nil && s.xsk.takes(f):
+		return wayXSK
+	case s.ring.takes(f):
+		return wayRing
+	}
+	return wayMessage
+}
+
+// small is how a ring's sending went; more says whether it makes sense to go on
 // with others.
-func (s *packetSender) sendSmall(frames []*Frame) (sent int, more bool, err error) {
-	sent, more, errno := s.ring.send(frames)
+func (s *packetSender) small(sent int, more bool, errno unix.Errno) (int, bool, error) {
 	switch errno {
 	case 0, unix.EINTR, unix.EAGAIN, unix.ENOBUFS: // a full queue is no error
-	default:
-		err = s.wrap(errno)
+		return sent, more, nil
 	}
-	return sent, more, err
+	return sent, more, s.wrap(errno)
 }
 
 // sendBatch sends up to BatchSize frames; more says whether it makes sense to

@@ -1,11 +1,12 @@
 // Package port is frame I/O: it moves batches of Ethernet frames between the
 // dataplane and a device, and knows nothing of what is in them.
 //
-// Kinds: packet (AF_PACKET rings, for veth and real NICs), tap (TUN/TAP with
-// virtio-net headers) and pair (an in-memory cable, for tests).
+// Kinds: packet (AF_PACKET rings, for veth and real NICs), xdp (AF_XDP, for small
+// frames), tap (TUN/TAP with virtio-net headers) and pair (an in-memory cable,
+// for tests).
 //
 // Every kind carries a GSO superframe (up to 64 KiB) whole, with its
-// virtio-net header beside it, in both directions.
+// virtio-net header beside it, in both directions; but to xdp none comes.
 //
 // A Port belongs to one worker: Recv and Release are called from that worker
 // only. Any worker may transmit on any port, each through a Sender of its own,

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -95,18 +97,33 @@ func (b *bench) enterBed(ctx context.Context, name string) error {
 	if err := b.leaveBed(ctx); err != nil || name == "" {
 		return err
 	}
-	file := "testdata/" + name + ".yaml"
-	text, err := topologies.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	t, err := lab.Parse(file, text)
+	t, err := topology(name)
 	if err != nil {
 		return err
 	}
 	b.bed = &bed{name: name, msee: b.msee, router: msee, scratch: b.scratch}
 	return lab.Up(ctx, t, lab.Options{Name: labName, Binary: b.msee, Force: true, Progress: b.progress})
 }
+
+// xdpBed is behind the name of a bed whose ports are of type xdp.
+const xdpBed = "_xdp"
+
+// topology reads the one that a bed is built after.
+func topology(bed string) (*lab.Topology, error) {
+	name, xdp := strings.CutSuffix(bed, xdpBed)
+	file := "testdata/" + name + ".yaml"
+	text, err := topologies.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if xdp {
+		text = portDevice.ReplaceAll(text, []byte("$0, type: xdp"))
+	}
+	return lab.Parse(file, text)
+}
+
+// portDevice is a port's device in a topology.
+var portDevice = regexp.MustCompile(`device: eth\d`)
 
 // leaveBed removes the bed that is up, if any.
 func (b *bench) leaveBed(ctx context.Context) error {

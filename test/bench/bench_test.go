@@ -243,12 +243,7 @@ func TestBeds(t *testing.T) {
 		if r.bed == "" {
 			continue
 		}
-		file := "testdata/" + r.bed + ".yaml"
-		text, err := topologies.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		topology, err := lab.Parse(file, text)
+		topology, err := topology(r.bed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -261,8 +256,12 @@ func TestBeds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := config.Parse(file, text); err != nil {
-				t.Error(err)
+			device, err := config.Parse(r.bed, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if xdp := strings.HasSuffix(r.bed, xdpBed); xdp != (device.Ports[0].Type == "xdp") || xdp != (device.Ports[1].Type == "xdp") {
+				t.Errorf("%s: ports are of type %s and %s", r.bed, device.Ports[0].Type, device.Ports[1].Type)
 			}
 		}
 	}

@@ -77,6 +77,15 @@ func rows(peers bool) []*row {
 		{name: "idle_cpu_percent", unit: "%", smaller: true, baseline: "target", target: 2, bed: "dot1q", measure: idleCPU},
 
 		tcpRow("tcp1_qinq_fwd", "qinq", tcp{flows: 1}),
+
+		// The same with ports of type xdp.
+		{name: "udp64_dot1q_xdp", unit: "Mpps", baseline: kernelForwarding, bed: "bound_xdp", measure: udpFlood{octets: 64, flows: 1}.measure},
+		{name: "udp64_flows_dot1q_xdp", unit: "Mpps", baseline: kernelForwarding, bed: "bound_xdp", measure: udpFlood{octets: 64, flows: floodFlows}.measure},
+		{name: "udp64_overload_xdp", unit: "%", baseline: "target", target: 95, bed: "bound_xdp", measure: udpFlood{octets: 64, flows: floodFlows}.overload},
+		tcpRow("tcp1_dot1q_fwd_xdp", "dot1q_xdp", tcp{flows: 1}),
+		tcpRow("tcp1_dot1q_rev_xdp", "dot1q_xdp", tcp{flows: 1, reverse: true}),
+		{name: "ping_idle_p50_xdp", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q_xdp", measure: pingIdle},
+		{name: "ping_load_p99_xdp", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q_xdp", measure: pingLoad},
 	}, bgpRows(), macsecRows())
 	more := peerRows(list, copierRows)
 	if peers {
