@@ -27,6 +27,7 @@ func (r *reader) checkEdge(f *edgeFile) {
 	}
 	r.checkPeeringSubnets(f.circuits)
 	r.checkConnections(f.connections, f.ports, tags)
+	r.checkUnderlay(f.underlay, f.ports, f.connections, tags)
 	r.checkCircuitsOf(f)
 	r.checkRouteFilters(f)
 }
@@ -48,6 +49,10 @@ func (r *reader) checkGateway(f *gatewayFile) {
 		}
 	}
 	r.checkConnections(f.connections, f.ports, tags)
+	r.checkUnderlay(f.underlay, f.ports, f.connections, tags)
+	if f.underlay != nil && f.vnet.Name == UnderlayVRF {
+		r.fault("virtualNetwork.name", quote(UnderlayVRF), "the name of the VRF that tunnels run in", "another name")
+	}
 	r.checkAddressSpace(f)
 	r.checkEndpoints(f)
 }
@@ -213,6 +218,9 @@ func (r *reader) checkConnections(connections []connectionSpec, ports []portSpec
 	names := registry{}
 	for _, c := range connections {
 		r.unique(names, c.Name, c.path+".name", "connection")
+		if c.vxlan != nil {
+			continue // see checkUnderlay
+		}
 		port := r.portOf(ports, c.attachment.Port, c.path)
 		if port == nil {
 			continue

@@ -38,6 +38,9 @@ func (f *edgeFile) compile() *Device {
 			}
 		}
 	}
+	if f.underlay != nil {
+		d.VRFs = append(d.VRFs, f.underlay.compile())
+	}
 	d.finish()
 	return d
 }
@@ -64,7 +67,7 @@ func (d *Device) finish() {
 			v.filterSources()
 		}
 		slices.SortFunc(v.Subinterfaces, func(a, b Subinterface) int {
-			return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.STag, b.STag), cmp.Compare(a.CTag, b.CTag))
+			return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.STag, b.STag), cmp.Compare(a.CTag, b.CTag), cmp.Compare(a.Name, b.Name))
 		})
 		slices.SortFunc(v.Sessions, func(a, b Session) int { return a.Peer.Compare(b.Peer) })
 		slices.SortFunc(v.Originate, func(a, b Originated) int { return comparePrefixes(a.Prefix, b.Prefix) })
@@ -135,7 +138,7 @@ func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering, bfd BFD) V
 // compileConnection adds the MSEE's end of a connection: an address in the
 // GatewaySubnet, and a session to each of the two gateway instances.
 func (f *edgeFile) compileConnection(v *VRF, c connectionSpec, directGbps int) {
-	s := coreSubinterface(c)
+	s := c.subinterface(f.underlay)
 	fast := c.fastPath
 	fast.DirectGbps = directGbps
 	for _, subnet := range c.gatewaySubnets() {
@@ -194,6 +197,9 @@ func (f *gatewayFile) compile() *Device {
 		v.Endpoints = append(v.Endpoints, e.Endpoint)
 	}
 	d.VRFs = []VRF{v}
+	if f.underlay != nil {
+		d.VRFs = append(d.VRFs, f.underlay.compile())
+	}
 	d.finish()
 	return d
 }
@@ -213,7 +219,7 @@ func communitiesOf(v *circuit.VirtualNetwork) []community.Value {
 // compileConnection adds the gateway's end of a connection: an address in the
 // GatewaySubnet, and a session to each of the two MSEEs.
 func (f *gatewayFile) compileConnection(v *VRF, c connectionSpec) {
-	s := coreSubinterface(c)
+	s := c.subinterface(f.underlay)
 	for _, subnet := range c.gatewaySubnets() {
 		local := circuit.GatewayAddress(subnet, f.gateway.Instance)
 		s.Addresses = append(s.Addresses, netip.PrefixFrom(local, subnet.Bits()))
@@ -225,14 +231,6 @@ func (f *gatewayFile) compileConnection(v *VRF, c connectionSpec) {
 		}
 	}
 	v.Subinterfaces = append(v.Subinterfaces, s)
-}
-
-func coreSubinterface(c connectionSpec) Subinterface {
-	port := c.attachment.Port
-	return Subinterface{
-		Name: subinterfaceName(port, 0, c.VLANID),
-		Port: port, CTag: c.VLANID, MTU: mtu, Side: SideCore,
-	}
 }
 
 // addSession completes a session with its name and timers.

@@ -117,11 +117,12 @@ type Originated struct {
 
 // Subinterface is an L3 interface on a port, told from others by its tags.
 type Subinterface struct {
-	Name      string         // PORT, PORT.CTAG or PORT.STAG.CTAG
+	Name      string         // PORT, PORT.CTAG, PORT.STAG.CTAG or PORT.vVNI
 	Port      string         // Port.Name
 	STag      uint16         // outer VLAN of QinQ, 0 if none
 	CTag      uint16         // VLAN of Dot1Q, inner VLAN of QinQ, 0 if untagged
 	Addresses []netip.Prefix // our address with the subnet's length; at most one per family
+	VXLAN     *VXLAN         `json:",omitempty"` // instead of tags; nil: on a link
 	MTU       int            // IP MTU, octets
 	Side      Side
 	Limit     RateLimit // of a customer's circuit
@@ -147,6 +148,8 @@ const (
 	SideVNet     Side = "vnet"     // the hosts of a VNet
 	// SideMicrosoft is Microsoft's network, behind a Microsoft peering.
 	SideMicrosoft Side = "microsoft"
+	// SideUnderlay is the network that tunnels run over.
+	SideUnderlay Side = "underlay"
 )
 
 // Session is one BGP session.

@@ -176,6 +176,12 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("Port", s.Port)
 		f.add("STag", s.STag)
 		f.add("CTag", s.CTag)
+		if s.VXLAN != nil {
+			f.add("VNI", s.VXLAN.VNI)
+			f.add("Underlay", s.VXLAN.Underlay)
+			f.add("LocalVTEPs", s.VXLAN.Local)
+			f.addList("RemoteVTEPs", len(s.VXLAN.Remote), s.VXLAN.Remote)
+		}
 		f.add("Addresses", s.Addresses)
 		f.add("MTU", s.MTU)
 		f.add("Side", s.Side)

@@ -17,6 +17,7 @@ type edgeFile struct {
 	bfd           BFD // where a peering or connection says nothing else
 	bfdDaemonPort int // Device.BFDDaemonPort
 	ports         []portSpec
+	underlay      *underlaySpec // nil: none
 	circuits      []circuitSpec
 	connections   []connectionSpec // private ones, then public ones
 	filters       []routeFilter
@@ -47,6 +48,7 @@ func (r *reader) edge(o *object) *edgeFile {
 	f.timers, f.limits = r.bgp(o, true)
 	f.bfd, f.bfdDaemonPort = r.deviceBFD(o)
 	f.ports = r.ports(o)
+	f.underlay = r.underlay(o)
 	o.objects("circuits", optional, func(o *object) {
 		f.circuits = append(f.circuits, r.circuit(o, f.bfd))
 	})

@@ -15,6 +15,7 @@ type gatewayFile struct {
 	bfd           BFD // where a connection says nothing else
 	bfdDaemonPort int // Device.BFDDaemonPort
 	ports         []portSpec
+	underlay      *underlaySpec // nil: none
 	vnet          circuit.VirtualNetwork
 	subnets       []subnetSpec // of vnet.Subnets, in their order
 	endpoints     []endpointSpec
@@ -43,6 +44,7 @@ func (r *reader) gateway(o *object) *gatewayFile {
 	f.timers, _ = r.bgp(o, false)
 	f.bfd, f.bfdDaemonPort = r.deviceBFD(o)
 	f.ports = r.ports(o)
+	f.underlay = r.underlay(o)
 	if v, ok := o.section("virtualNetwork", required, "name, addressSpace and subnets"); ok {
 		r.virtualNetwork(v, f)
 	}

@@ -302,7 +302,7 @@ func (f *edgeFile) advertise(v *VRF, m *circuit.MicrosoftPeeringConfig) {
 // compilePublicConnection adds the MSEE's end of a connection to Microsoft's
 // network: an address in the subnet, and a session to the router there.
 func (f *edgeFile) compilePublicConnection(v *VRF, c connectionSpec) {
-	s := coreSubinterface(c)
+	s := c.subinterface(nil)
 	for _, subnet := range c.gatewaySubnets() {
 		local := circuit.MSEECoreAddress(subnet, f.role)
 		s.Addresses = append(s.Addresses, netip.PrefixFrom(local, subnet.Bits()))

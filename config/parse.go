@@ -125,6 +125,7 @@ type attachment struct {
 type connectionSpec struct {
 	circuit.Connection
 	attachment
+	vxlan    *vxlanSpec // instead of the attachment
 	path     string
 	bfd      BFD
 	public   bool             // to Microsoft's network, of a Microsoft peering
@@ -190,8 +191,12 @@ func (r *reader) connections(o *object, need, namesGateway bool, base BFD) []con
 			c.fastPath = r.fastPath(o)
 		}
 		c.RoutingWeight = int(value(o, "routingWeight", optional, number, circuit.CheckRoutingWeight))
-		c.attachment.Port = value(o, "port", required, text, anyText)
-		c.VLANID = uint16(value(o, "vlanId", required, number, circuit.CheckVLANID))
+		if o.has("vxlan") {
+			c.vxlan = r.vxlan(o)
+		} else {
+			c.attachment.Port = value(o, "port", required, text, anyText)
+			c.VLANID = uint16(value(o, "vlanId", required, number, circuit.CheckVLANID))
+		}
 		c.GatewaySubnet = value(o, "gatewaySubnet", required, prefix, circuit.CheckGatewaySubnet)
 		c.GatewaySubnetIPv6 = value(o, "gatewaySubnetIpv6", optional, prefix, circuit.CheckSubnetIPv6)
 		c.bfd = r.bfd(o, base)

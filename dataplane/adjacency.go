@@ -28,6 +28,7 @@ type Adjacency struct {
 type Rewrite struct {
 	Out    *Subinterface
 	Header vlan.Header
+	VTEP   *VTEP // the neighbor is behind a VXLAN tunnel, and Header the inner one; nil: it is on the link
 }
 
 // DownReason is why a neighbor that is resolved is not used. Each reason has its
@@ -73,7 +74,11 @@ func (a *Adjacency) Usable() *Rewrite {
 	if a.down.Load() != 0 {
 		return nil
 	}
-	return a.rewrite.Load()
+	r := a.rewrite.Load()
+	if r != nil && r.VTEP != nil && r.VTEP.Via.Usable() == nil {
+		return nil
+	}
+	return r
 }
 
 // NextHopGroup is where a route leads. Routes share groups; a group is

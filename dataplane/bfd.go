@@ -420,9 +420,11 @@ func (t *bfdTable) send(w *Worker, r *Rewrite, from, to netip.Addr, source, dest
 		checksum = 0xffff // RFC 768: zero means none
 	}
 	binary.BigEndian.PutUint16(udp[6:], checksum)
-	f.Start = r.Header.Put(f.Buf, l3, etherType)
 	f.End = l3 + int(ipLen(f.Buf[l3:], from.Is4()))
-	f.VNet = port.VNetHdr{}
+	f.VNet, f.Inner = port.VNetHdr{}, 0
+	if !r.put(f, l3, etherType) {
+		return // the tunnel's other end is not resolved
+	}
 	t.queue.port = w.port
 	t.queue.send(t.frames[:])
 }

@@ -30,6 +30,7 @@ type Engine struct {
 	unresolved chan *Adjacency
 	lostTaps   chan *Subinterface
 	bfdChanged chan struct{}
+	learned    chan Learned
 }
 
 // lostTapsQueue bounds how many lost TAPs wait to be noticed.
@@ -43,7 +44,7 @@ const unresolvedQueue = 256
 func NewEngine(log *slog.Logger) *Engine {
 	e := &Engine{log: log, epoch: time.Now(), workers: map[int]*Worker{},
 		unresolved: make(chan *Adjacency, unresolvedQueue), lostTaps: make(chan *Subinterface, lostTapsQueue),
-		bfdChanged: make(chan struct{}, 1)}
+		bfdChanged: make(chan struct{}, 1), learned: make(chan Learned, learnedQueue)}
 	e.snap.Store(&Snapshot{})
 	return e
 }
@@ -56,6 +57,10 @@ func (e *Engine) Snapshot() *Snapshot { return e.snap.Load() }
 
 // LostTaps is where the workers report subinterfaces whose TAP is gone.
 func (e *Engine) LostTaps() <-chan *Subinterface { return e.lostTaps }
+
+// Learned is where the workers tell behind which tunnel a station is that spoke to
+// us.
+func (e *Engine) Learned() <-chan Learned { return e.learned }
 
 // AddPort prepares the worker of a port. It starts with the first snapshot that
 // has the port at index, which was not used before.

@@ -71,7 +71,7 @@ func (w *Worker) sendFragment(p *packet, q *egressQueue, header, payload []byte,
 	if f.Buf == nil {
 		f.Buf = make([]byte, injectBufLen)
 	}
-	l3 := port.Headroom + vlan.MaxHeaderLen
+	l3 := port.Headroom + vlan.EthLen
 	b := f.Buf[l3:]
 	copy(b, header)
 	total := len(header) + copy(b[len(header):], payload)
@@ -80,7 +80,10 @@ func (w *Worker) sendFragment(p *packet, q *egressQueue, header, payload []byte,
 	binary.BigEndian.PutUint16(b[6:], field)
 	binary.BigEndian.PutUint16(b[10:], 0)
 	binary.BigEndian.PutUint16(b[10:], ^gso.Fold(gso.Sum(b[:len(header)], 0)))
-	*f = port.Frame{Buf: f.Buf, Start: p.out.Header.Put(f.Buf, l3, p.etherType), End: l3 + total}
+	*f = port.Frame{Buf: f.Buf, End: l3 + total}
+	if !p.out.put(f, l3, p.etherType) {
+		return
+	}
 	q.control = append(q.control, f)
 	p.out.Out.Counters.TxFrames.Add(1)
 	p.out.Out.Counters.TxBytes.Add(uint64(total))

@@ -17,6 +17,7 @@ import (
 //	admit     length, destination MAC; EAPOL → the port's KaY
 //	unprotect MACsec, on a protected port: SecTAG, ICV, replay window
 //	demux     tags → subinterface → VRF
+//	untunnel  VXLAN to us: VNI → subinterface → VRF, and on with the inner frame
 //	local     ARP and IPv6 link scope → the kernel
 //	check     version, lengths, header checksum, addresses
 //	source    what the customer may send from
@@ -54,6 +55,7 @@ type packet struct {
 	search    fib.Search4     // lookup, of IPv4
 	line      *fastpath.Line4 // fastPath: where to look
 	out       *Rewrite        // fastPath, or lookup
+	outer     int             // untunnel: where in Buf the outer IP packet begins, of a frame out of a tunnel
 	l3        int             // demux: where the payload begins in Buf
 	headerLen int             // check: of the IP header; IPv6 without its extension headers
 	etherType uint16          // demux
@@ -75,6 +77,7 @@ const vector = 64
 func (w *Worker) forward(frames []port.Frame) {
 	ps := w.packets[:len(frames)]
 	for i := range ps {
+		frames[i].Inner = 0
 		ps[i] = packet{Frame: &frames[i]}
 	}
 	if w.port.CrossConnect != nil {
@@ -84,6 +87,7 @@ func (w *Worker) forward(frames []port.Frame) {
 	w.admit(ps)
 	w.unprotect(ps)
 	w.demux(ps)
+	w.untunnel(ps)
 	w.local(ps)
 	check(ps)
 	w.source(ps)
@@ -361,6 +365,12 @@ func (w *Worker) rewrite(ps []packet) {
 			decrementTTL(b)
 		}
 		start := hdr.Put(p.Buf, p.l3, p.etherType)
+		if p.out.VTEP != nil {
+			if start = p.out.VTEP.put(p.Frame, start, p.l3); start < 0 {
+				p.verdict = DropUnresolved
+				continue
+			}
+		}
 		// The header grew or shrank in front: what counts from the first octet
 		// counts from another one now.
 		p.VNet.CsumStart = uint16(int(p.VNet.CsumStart) + p.Start - start)
@@ -450,7 +460,7 @@ func (w *Worker) enqueue(ps []packet) {
 		}
 		p.verdict = Transmit
 		w.countTx(p)
-		if w.port.SecY != nil && q.port.SecY == nil && q.join.Add(p.Frame, p.l3-p.Start) {
+		if w.port.SecY != nil && q.port.SecY == nil && p.out.VTEP == nil && q.join.Add(p.Frame, p.l3-p.Start) {
 			w.verdicts[Transmit]++ // with the frame it was joined to
 			continue
 		}
@@ -508,7 +518,7 @@ func (q *egressQueue) send(frames []*port.Frame) (s sealed) {
 		}
 		s, err = q.sealer.send(frames)
 	} else {
-		s.sent, err = q.sender.Send(frames)
+		s.sent, err = q.out().Send(frames)
 		s.full = len(frames) - s.sent
 	}
 	c := q.port.Counters

@@ -168,8 +168,7 @@ func (s *sealer) seal(f *port.Frame) {
 
 // segment seals and queues the frames that a superframe stands for.
 func (s *sealer) segment(f *port.Frame) {
-	_, _, l3 := vlan.Parse(f.Bytes(), 0, 0)
-	plan, ok := gso.Cut(f.Bytes(), l3, f.VNet)
+	plan, ok := cut(f)
 	if !ok {
 		s.sent.tooLong++
 		return

@@ -57,6 +57,9 @@ func (w *Worker) punt(p *packet, v Verdict) Verdict {
 	if !t.buckets[v].take(w.now) {
 		return DropPuntPoliced
 	}
+	if p.in.Tunnel != nil && !p.generated {
+		w.learn(p)
+	}
 	return handOver(p, t, [12]byte(p.Buf[p.Start:]), v)
 }
 
@@ -171,6 +174,10 @@ func (w *Worker) inject(s *Subinterface) {
 		s.Counters.Injected.Add(1)
 		if s.Origin {
 			w.originate(s, f)
+			continue
+		}
+		if s.Tunnel != nil {
+			w.injectTunnel(s, f)
 			continue
 		}
 		eth := f.Bytes()[:vlan.EthLen]

@@ -6,11 +6,13 @@ import (
 	"msee/vlan"
 )
 
-// plainSender stands before the sender of a port.Plain: it cuts superframes into
-// the frames they stand for and completes checksums, so that all else need not
-// know that the device can do neither. It is one worker's.
-type plainSender struct {
+// cutter stands before the sender of a port that does not take all superframes. It
+// cuts those of a port.Plain into the frames they stand for and completes
+// checksums, so that all else need not know that the device can do neither; and
+// those in tunnels before any other port. It is one worker's.
+type cutter struct {
 	port.Sender
+	plain  bool   // the port is a port.Plain
 	slab   []byte // segments that wait to be sent
 	used   int
 	frames [port.BatchSize]port.Frame // of the slab
@@ -23,15 +25,40 @@ const plainSlab = 4 * (port.MaxFrame + 64*plainFront)
 // plainFront is what stays free in front of a segment, for the port.
 const plainFront = 64
 
-func newPlainSender(s port.Sender) *plainSender {
-	return &plainSender{Sender: s, slab: make([]byte, plainSlab), out: make([]*port.Frame, 0, port.BatchSize)}
+func newCutter(s port.Sender, plain bool) *cutter {
+	return &cutter{Sender: s, plain: plain, slab: make([]byte, plainSlab), out: make([]*port.Frame, 0, port.BatchSize)}
+}
+
+// out is where frames go that need no seal.
+func (q *egressQueue) out() port.Sender {
+	if q.cutter == nil {
+		_, plain := q.port.Port.(port.Plain)
+		if !plain && !q.port.tunnels {
+			return q.sender
+		}
+		q.cutter = newCutter(q.sender, plain)
+	}
+	return q.cutter
+}
+
+// cut plans how to cut a superframe, in a tunnel or not.
+func cut(f *port.Frame) (gso.Plan, bool) {
+	_, _, l3 := vlan.Parse(f.Bytes(), 0, 0)
+	if f.Inner != 0 {
+		return gso.CutTunnel(f.Bytes(), l3, f.Inner-f.Start, f.VNet)
+	}
+	return gso.Cut(f.Bytes(), l3, f.VNet)
 }
 
 // Send implements port.Sender. Of a superframe that is cut, either all segments
 // left or it does not count as sent.
-func (s *plainSender) Send(frames []*port.Frame) (sent int, err error) {
+func (s *cutter) Send(frames []*port.Frame) (sent int, err error) {
 	lost := 0
 	for _, f := range frames {
+		if !s.plain && (f.Inner == 0 || f.VNet.GSOType == port.GSONone) {
+			s.queue(f, &lost, &err)
+			continue
+		}
 		if f.VNet.GSOType == port.GSONone {
 			if f.VNet.Flags&port.VNetNeedsCsum != 0 && !gso.CompleteChecksum(f.Bytes(), &f.VNet) {
 				lost++
@@ -40,8 +67,7 @@ func (s *plainSender) Send(frames []*port.Frame) (sent int, err error) {
 			s.queue(f, &lost, &err)
 			continue
 		}
-		_, _, l3 := vlan.Parse(f.Bytes(), 0, 0)
-		plan, ok := gso.Cut(f.Bytes(), l3, f.VNet)
+		plan, ok := cut(f)
 		if !ok {
 			lost++
 			continue
@@ -64,7 +90,7 @@ func (s *plainSender) Send(frames []*port.Frame) (sent int, err error) {
 	return len(frames) - min(lost, len(frames)), err
 }
 
-func (s *plainSender) queue(f *port.Frame, lost *int, err *error) {
+func (s *cutter) queue(f *port.Frame, lost *int, err *error) {
 	if len(s.out) == cap(s.out) {
 		s.flush(lost, err)
 	}
@@ -72,7 +98,7 @@ func (s *plainSender) queue(f *port.Frame, lost *int, err *error) {
 }
 
 // flush sends what is queued and makes the slab free.
-func (s *plainSender) flush(lost *int, err *error) {
+func (s *cutter) flush(lost *int, err *error) {
 	if len(s.out) > 0 {
 		n, e := s.Sender.Send(s.out)
 		*lost += len(s.out) - n

@@ -66,7 +66,7 @@ func TestPlainEgress(t *testing.T) {
 // TestPlainSenderCounts: a superframe of which a segment was lost did not leave.
 func TestPlainSenderCounts(t *testing.T) {
 	p := &fakePort{full: true}
-	s := newPlainSender(fakeSender{p})
+	s := newCutter(fakeSender{p}, true)
 	b := append(make([]byte, port.Headroom), tcpFrame(t, 5500)...)
 	f := &port.Frame{Buf: b, Start: port.Headroom, End: len(b), VNet: port.VNetHdr{GSOType: port.GSOTCPv4, GSOSize: 1000}}
 	bad := *f

@@ -50,7 +50,9 @@ type Port struct {
 	// untagged subinterface.
 	dot1q         [4096]*Subinterface
 	qinq          [4096]*[4096]*Subinterface
-	checksSources bool // some subinterface's
+	vni           [4096]*[4096]*Subinterface // by the VNI's upper and lower half
+	tunnels       bool                       // it carries VXLAN
+	checksSources bool                       // some subinterface's
 	// inject lists whose TAPs this port's worker reads.
 	inject []*Subinterface
 }
@@ -70,6 +72,14 @@ func NewPort(index int, name string, p port.Port, tpid uint16, counters *PortCou
 			s.limits = newLimits()
 		}
 		t.checksSources = t.checksSources || s.Sources != nil || s.SourceCheck != SourceAny
+		if s.Tunnel != nil {
+			hi, lo := s.Tunnel.VNI>>12, s.Tunnel.VNI&0xfff
+			if t.vni[hi] == nil {
+				t.vni[hi] = new([4096]*Subinterface)
+			}
+			t.vni[hi][lo], t.tunnels = s, true
+			continue
+		}
 		if s.Inner == 0 {
 			t.dot1q[s.Outer] = s
 			continue
@@ -95,12 +105,22 @@ func (p *Port) subinterface(tags vlan.Stack) *Subinterface {
 	return nil
 }
 
+// tunnel returns the subinterface with this VNI, of 24 bits; nil if there is none.
+func (p *Port) tunnel(vni uint32) *Subinterface {
+	if half := p.vni[vni>>12]; half != nil {
+		return half[vni&0xfff]
+	}
+	return nil
+}
+
 // Subinterface is an L3 interface. It is immutable but for its counters.
 type Subinterface struct {
 	Name             string
 	Port             int          // Port.Index
 	VRF              int          // index in Snapshot.VRFs
 	Outer, Inner     uint16       // VLAN identifiers; see vlan.Stack
+	Tunnel           *Tunnel      // instead of those, on a VXLAN network; nil on a link
+	Underlay         bool         // the port's tunnels run over it
 	MTU              int          // of IP packets, octets
 	Addr4, Addr6     netip.Addr   // ours; the source of ICMP errors. Invalid if there is none
 	Subnet4, Subnet6 netip.Prefix // theirs, masked
@@ -128,6 +148,7 @@ type limits struct {
 	icmpSources sourceLimits // the same, by whom they are for
 	glean       tokenBucket  // packets to the kernel for neighbors not known yet
 	linkLocals  neighborhood
+	learned     [16]learned // of a tunnel's
 }
 
 func newLimits() *limits {

@@ -25,6 +25,9 @@ const (
 	DropNotValid        // refused by the port's SecY, whose counters say why
 	DropEtherType       // neither IPv4, IPv6 nor ARP; or EAPOL where nobody speaks it
 	DropUnknownVLAN     // no subinterface has these tags
+	DropUnknownVNI      // no subinterface has this VXLAN network identifier
+	DropForeignVTEP     // VXLAN from an address that is no tunnel's other end
+	DropCongested       // met congestion in a tunnel, and its sender would not understand (RFC 6040)
 	DropMalformed       // IP version, header length or total length is wrong
 	DropChecksum        // the IPv4 header checksum is wrong
 	DropMartian         // a source or destination that must not be routed (RFC 1812 §5.3.7, RFC 4291 §2.5)
@@ -61,6 +64,9 @@ var verdictNames = [verdictCount]string{
 	DropNotValid:        "drop-not-valid",
 	DropEtherType:       "drop-ethertype",
 	DropUnknownVLAN:     "drop-unknown-vlan",
+	DropUnknownVNI:      "drop-unknown-vni",
+	DropForeignVTEP:     "drop-foreign-vtep",
+	DropCongested:       "drop-congested",
 	DropMalformed:       "drop-malformed",
 	DropChecksum:        "drop-checksum",
 	DropMartian:         "drop-martian",

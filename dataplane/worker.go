@@ -62,6 +62,7 @@ type egressQueue struct {
 	control []*port.Frame // ours (inject, ICMP): goes first
 	frames  []*port.Frame // forwarded
 	sealer  *sealer       // of a protected port, once something was sent
+	cutter  *cutter       // before sender, of a port that does not take all superframes; nil otherwise
 	// join makes superframes again of what a protected port had to receive as
 	// single frames.
 	join gso.Table
@@ -333,9 +334,6 @@ func (w *Worker) adoptSenders() {
 			if err != nil {
 				w.log.Error("open transmit queue", "egress", p.Name, "err", err)
 				continue
-			}
-			if _, plain := p.Port.(port.Plain); plain {
-				sender = newPlainSender(sender)
 			}
 			q = &egressQueue{sender: sender,
 				control: make([]*port.Frame, 0, injectBatch+maxReplies+fragmentPool),

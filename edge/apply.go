@@ -71,6 +71,8 @@ type subinterface struct {
 	punt *dataplane.Punt
 	dp   *dataplane.Subinterface
 	tpid uint16 // in the headers of its adjacencies
+	// tunnel is that of one on a VXLAN network; nil on a link, or before setTunnels.
+	tunnel *tunnel
 }
 
 // made is what a change has opened so far.
@@ -122,6 +124,9 @@ func (e *Edge) make(dev *config.Device) (m made, err error) {
 			if err := checkMACsec(dev, p, ps.port.Name()); err != nil {
 				return m, fmt.Errorf("port %s: %w", p.Name, err)
 			}
+		}
+		if err := checkUnderlay(dev, p, ps.port.Name()); err != nil {
+			return m, fmt.Errorf("port %s: %w", p.Name, err)
 		}
 	}
 	for _, c := range dev.VRFs {
@@ -311,6 +316,7 @@ func (s *subinterface) configure(cfg config.Subinterface, p *portState, counters
 	if cfg.Sources != nil {
 		s.dp.Sources = dataplane.NewSources(cfg.Sources...)
 	}
+	s.dp.Underlay = cfg.Side == config.SideUnderlay
 	if cfg.Side == config.SideCustomer {
 		s.dp.Endpoints = s.vrf.endpoints.dp
 	}
@@ -356,12 +362,16 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 		if !slices.ContainsFunc(dev.VRFs, func(c config.VRF) bool { return c.Name == name }) {
 			e.forgetEndpoints(v)
 			v.daemon.close()
+			for _, s := range v.subs {
+				s.leaveTunnels()
+			}
 			removedVRFs = append(removedVRFs, v)
 			delete(e.vrfs, name)
 		}
 	}
 	e.device = dev
 	e.setSessions(dev)
+	e.setTunnels()
 	for v := range changed {
 		e.rebuild(v)
 	}
@@ -447,6 +457,7 @@ func (e *Edge) reconfigure(v *vrf, c config.VRF) (gone []*subinterface, changed 
 		i := slices.IndexFunc(c.Subinterfaces, func(x config.Subinterface) bool { return x.Name == name })
 		if i < 0 {
 			gone = append(gone, s)
+			s.leaveTunnels()
 			delete(v.subs, name)
 			changed = true
 			continue
@@ -559,6 +570,7 @@ func (e *Edge) rebuild(v *vrf) {
 		v.fwd.set(v.fwd.routed, prefix, e.routeTo(v, nextHops))
 	}
 	v.rehost()
+	e.retunnel(v)
 	v.fwd.settle()
 }
 

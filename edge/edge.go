@@ -191,6 +191,8 @@ func (e *Edge) control() {
 			e.neighborChanged(n)
 		case neighbor := <-e.engine.Unresolved():
 			e.resolve(neighbor)
+		case l := <-e.engine.Learned():
+			e.stationLearned(l)
 		case s := <-e.engine.LostTaps():
 			e.remakeTap(s)
 		case <-e.engine.BFDChanged():
@@ -406,6 +408,9 @@ func (e *Edge) neighborChanged(n neighbor) {
 	}
 	for _, s := range n.vrf.subs {
 		if s.tap.link.Attrs().Index == n.linkIndex {
+			if s.tunnel != nil {
+				s.tunnel.kernelKnows(n)
+			}
 			n.vrf.fwd.neighborChanged(hop{s, n.addr}, n.mac, n.usable)
 		}
 	}

@@ -197,8 +197,13 @@ func (f *forwarding) neighborChanged(h hop, mac port.MAC, usable bool) bool {
 	a := f.adjacency(h)
 	defer f.forget(a)
 	var r *dataplane.Rewrite
+	var vtep *dataplane.VTEP
+	if usable && h.sub.tunnel != nil {
+		vtep = h.sub.vtep(mac)
+		usable = vtep != nil
+	}
 	if usable {
-		r = &dataplane.Rewrite{Out: h.sub.dp,
+		r = &dataplane.Rewrite{Out: h.sub.dp, VTEP: vtep,
 			Header: vlan.NewHeader(mac, h.sub.port.port.MAC(), h.sub.port.cfg.TPID, h.sub.dp.Outer, h.sub.dp.Inner)}
 	}
 	if old := a.Rewrite(); old == r || old != nil && r != nil && *old == *r {

@@ -59,6 +59,7 @@ type PeeringStatus struct {
 	Side        config.Side    `json:"side"`
 	Interface   string         `json:"interface"`
 	STag        uint16         `json:"stag,omitempty"`
+	VNI         uint32         `json:"vni,omitempty"`
 	VLAN        uint16         `json:"vlanId,omitempty"`
 	Addresses   []netip.Prefix `json:"addresses"`
 	MTU         int            `json:"mtu"`
@@ -185,6 +186,9 @@ func (e *Edge) Peerings() (rows []PeeringStatus, err error) {
 					RxFrames: n.RxFrames.Load(), RxBytes: n.RxBytes.Load(),
 					TxFrames: n.TxFrames.Load(), TxBytes: n.TxBytes.Load(), RxDrops: n.RxDrops.Load(),
 					Injected: n.Injected.Load(), ICMPErrors: n.Generated.Load()})
+				if c.VXLAN != nil {
+					rows[len(rows)-1].VNI = c.VXLAN.VNI
+				}
 			}
 		}
 	})

@@ -48,6 +48,10 @@ func describeInterface(f *Interface) (lines []string) {
 		lines = append(lines, fmt.Sprintf("%s (%s)", f.Name, f.VLAN))
 		name = " "
 	}
+	if f.VXLAN != nil {
+		lines = append(lines, fmt.Sprintf("%s (VNI %d)", f.Name, f.VXLAN.VNI))
+		name = " "
+	}
 	for _, a := range f.Addresses {
 		lines = append(lines, name+" "+a.String())
 		name = strings.Repeat(" ", len(name))
@@ -84,7 +88,8 @@ type deviceConfig struct {
 	}
 	Connections []struct {
 		Name   string
-		VLAN   int          `yaml:"vlanId"`
+		VLAN   int `yaml:"vlanId"`
+		VXLAN  struct{ VNI int }
 		Subnet netip.Prefix `yaml:"gatewaySubnet"`
 	}
 }
@@ -142,7 +147,11 @@ func describeDevice(t *Topology, n *Node) nodeCard {
 		}
 	}
 	for _, x := range c.Connections {
-		add("%s (VLAN %d) %s", x.Name, x.VLAN, nth(x.Subnet, inSubnet))
+		on := fmt.Sprintf("VLAN %d", x.VLAN)
+		if x.VXLAN.VNI != 0 {
+			on = fmt.Sprintf("VNI %d", x.VXLAN.VNI)
+		}
+		add("%s (%s) %s", x.Name, on, nth(x.Subnet, inSubnet))
 	}
 	for _, s := range c.Network.Subnets {
 		for _, p := range s.Prefixes {

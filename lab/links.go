@@ -141,6 +141,11 @@ func configure(n *Node) (method vlanshim.Method, err error) {
 				return "", err
 			}
 		}
+		if f.VXLAN != nil {
+			if err := addVXLAN(f); err != nil {
+				return "", fmt.Errorf("add %s: %w", f.Name, err)
+			}
+		}
 		if err := address(f); err != nil {
 			return "", fmt.Errorf("configure %s: %w", f.Name, err)
 		}
@@ -151,6 +156,29 @@ func configure(n *Node) (method vlanshim.Method, err error) {
 		}
 	}
 	return method, nil
+}
+
+// vxlanPort is IANA's; the kernel's default is another.
+const vxlanPort = 4789
+
+// addVXLAN makes the device of a VXLAN network, which floods to all other ends and
+// learns what is behind which.
+func addVXLAN(f *Interface) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = f.Name, f.vlanMTU()
+	link := &netlink.Vxlan{LinkAttrs: attrs, VxlanId: int(f.VXLAN.VNI), SrcAddr: f.VXLAN.Local.AsSlice(), Port: vxlanPort,
+		Learning: true, UDP6ZeroCSumTx: true, UDP6ZeroCSumRx: true}
+	if err := netlink.LinkAdd(link); err != nil {
+		return err
+	}
+	for _, to := range f.VXLAN.Remotes {
+		err := netlink.NeighAppend(&netlink.Neigh{LinkIndex: link.Attrs().Index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT | netlink.NUD_NOARP,
+			Flags: netlink.NTF_SELF, HardwareAddr: make(net.HardwareAddr, 6), IP: to.AsSlice()})
+		if err != nil {
+			return fmt.Errorf("add end %s of its tunnels: %w", to, err)
+		}
+	}
+	return setUp(f.Name)
 }
 
 func address(f *Interface) error {

@@ -56,13 +56,15 @@ type Node struct {
 	Config     *yaml.Node        `yaml:"config"`    // msee, gateway: the daemon's configuration file
 }
 
-// Interface is an L3 interface: the end of a link, or a VLAN on one.
+// Interface is an L3 interface: the end of a link, a VLAN on one, or on a VXLAN
+// network.
 type Interface struct {
 	strict.Pos
 	Name      string         `yaml:"name"`
 	MTU       int            `yaml:"mtu"` // IP MTU in octets; 0 is the link's, or 1500 on a VLAN
 	Addresses []netip.Prefix `yaml:"addresses"`
 	VLAN      *VLAN          `yaml:"vlan"`
+	VXLAN     *VXLAN         `yaml:"vxlan"`
 }
 
 // VLAN makes an interface a subinterface: Dot1Q with a C-tag, QinQ with both.
@@ -72,6 +74,14 @@ type VLAN struct {
 	STag      uint16 `yaml:"stag"` // 0 for Dot1Q
 	CTag      uint16 `yaml:"ctag"`
 	EtherType uint16 `yaml:"etherType"` // TPID of the outer tag; 0 is 0x8100
+}
+
+// VXLAN makes an interface one of a VXLAN network, which the kernel's device ends.
+type VXLAN struct {
+	strict.Pos
+	VNI     uint32       `yaml:"vni"`
+	Local   netip.Addr   `yaml:"local"`   // of another interface: our end of the tunnels
+	Remotes []netip.Addr `yaml:"remotes"` // the other ends
 }
 
 // Route is a static route of the kernel; several next hops share the load.

@@ -159,10 +159,14 @@ func (v *validator) interfaces(n *Node) {
 		v.mtu(f.Pos, f.Name, f.MTU)
 		link := v.linked[Endpoint{n.Name, f.Name}]
 		switch {
+		case f.VLAN != nil && f.VXLAN != nil:
+			v.fault(f.Pos, "node %s: interface %s: a vlan or a vxlan, not both", n.Name, f.Name)
 		case f.VLAN != nil:
 			v.vlan(n, f, vlans)
+		case f.VXLAN != nil:
+			v.vxlan(n, f)
 		case link == nil:
-			v.fault(f.Pos, "node %s: interface %s is neither the end of a link nor a vlan", n.Name, f.Name)
+			v.fault(f.Pos, "node %s: interface %s is neither the end of a link nor a vlan or vxlan", n.Name, f.Name)
 		case f.MTU > link.mtu():
 			v.fault(f.Pos, "node %s: interface %s: MTU %d is more than its link's, %d", n.Name, f.Name, f.MTU, link.mtu())
 		}
@@ -199,6 +203,30 @@ func (v *validator) vlan(n *Node, f *Interface, seen map[VLAN]bool) {
 		v.fault(at, "node %s: vlan %s: %s is taken on %s", n.Name, f.Name, f.VLAN, tags.Parent)
 	}
 	seen[tags] = true
+}
+
+func (v *validator) vxlan(n *Node, f *Interface) {
+	x := f.VXLAN
+	v.ifname(f.Pos, f.Name, unix.IFNAMSIZ-1)
+	if v.linked[Endpoint{n.Name, f.Name}] != nil {
+		v.fault(f.Pos, "node %s: vxlan %s: a link has that name", n.Name, f.Name)
+	}
+	if x.VNI < 1 || x.VNI > 1<<24-1 {
+		v.fault(x.Pos, "node %s: vxlan %s: want a vni of 1 to %d", n.Name, f.Name, 1<<24-1)
+	}
+	if !slices.ContainsFunc(n.Interfaces, func(i Interface) bool {
+		return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr() == x.Local })
+	}) {
+		v.fault(x.Pos, "node %s: vxlan %s: local %s is no address of the node", n.Name, f.Name, x.Local)
+	}
+	if len(x.Remotes) == 0 {
+		v.fault(x.Pos, "node %s: vxlan %s: remotes are missing", n.Name, f.Name)
+	}
+	for _, a := range x.Remotes {
+		if !a.IsValid() || a.Is4() != x.Local.Is4() {
+			v.fault(x.Pos, "node %s: vxlan %s: remote %s: want an address of the family of local", n.Name, f.Name, a)
+		}
+	}
 }
 
 // tags returns them outermost first.

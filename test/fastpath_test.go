@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -21,7 +22,14 @@ const fastPathVM = "10.100.1.10"
 // the VM moving to another host, loses nothing of a stream of 1,000 packets a
 // second.
 func TestFastPath(t *testing.T) {
-	l := startLab(t, topology(t, "fastpath", "addresses: [10.100.255.20/27,", "addresses: [10.100.255.20/27, 10.100.255.21/27,"), "gw0", "gw1")
+	t.Run("VLAN", func(t *testing.T) { testFastPath(t, "fastpath", true) })
+	// Without the load: superframes are cut for the tunnels, and what comes of
+	// them can overrun the VM's backlog, that of the stream included.
+	t.Run("VXLAN", func(t *testing.T) { testFastPath(t, "vxlan", false) })
+}
+
+func testFastPath(t *testing.T, of string, load bool) {
+	l := startLab(t, topology(t, of, "addresses: [10.100.255.20/27,", "addresses: [10.100.255.20/27, 10.100.255.21/27,"), "gw0", "gw1")
 	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
 	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)
 	p.healthy(t, 20*time.Second)
@@ -63,7 +71,10 @@ func TestFastPath(t *testing.T) {
 		if direct := strings.HasPrefix(step.want, "hit"); direct != (seen == 0) {
 			t.Errorf("%s: the gateways saw %d packets to the VM", step.name, seen)
 		}
-		rate := l.iperf3("onprem", "vm", fastPathVM, false)
+		rate := 0.0
+		if load {
+			rate = l.iperf3("onprem", "vm", fastPathVM, false)
+		}
 		p50, p99 := l.latency("onprem", fastPathVM)
 		fmt.Fprintf(&table, "\n%-24s %6.2f Gb/s  ping p50 %.3f ms, p99 %.3f ms", step.name, rate, p50, p99)
 		if x := p.since(t, begin); x.lost > step.lose {
@@ -90,7 +101,8 @@ func (l *testLab) awaitLookup(node, want string) {
 	})
 }
 
-// atGateways counts the packets to the VM that the gateways' namespaces see.
+// atGateways counts the packets to the VM that the gateways' namespaces see, in
+// tunnels or not.
 func (l *testLab) atGateways(during time.Duration) (n int) {
 	var captures []*capture
 	for _, node := range gateways {
@@ -100,7 +112,12 @@ func (l *testLab) atGateways(during time.Duration) (n int) {
 	vm := netip.MustParseAddr(fastPathVM).AsSlice()
 	for _, c := range captures {
 		for _, f := range c.end() {
-			if _, etherType, payload := f.parse(); etherType == 0x0800 && len(payload) >= 20 && bytes.Equal(payload[16:20], vm) {
+			_, etherType, ip := f.parse()
+			const outer = 20 + 8 + 8 // IPv4, UDP, VXLAN
+			if etherType == 0x0800 && len(ip) >= outer+14 && ip[9] == 17 && binary.BigEndian.Uint16(ip[22:]) == 4789 {
+				_, etherType, ip = captured{data: ip[outer:]}.parse()
+			}
+			if etherType == 0x0800 && len(ip) >= 20 && bytes.Equal(ip[16:20], vm) {
 				n++
 			}
 		}

@@ -26,7 +26,7 @@ var house = [][]string{
 	{"config", "circuit"},
 	{"bgp/speaker", "bgp", "macsec/mka"},
 	{"dataplane"},
-	{"bfd/bfddp", "bfd", "fastpath", "dataplane/fib", "dataplane/gso", "dataplane/port", "macsec", "vlan"},
+	{"bfd/bfddp", "bfd", "fastpath", "dataplane/fib", "dataplane/gso", "dataplane/port", "macsec", "vlan", "vxlan"},
 	{"netns"},
 	{"community", "rpsl"}, // what communities mean, and who owns prefixes
 }

@@ -9,8 +9,8 @@
 // they believe no length that a frame states. A Plan and a Table are for one
 // goroutine at a time.
 //
-// Left out: UFO (a superframe of IP fragments), tunnels (the caller takes the
-// outer headers off first), IPv6 jumbograms.
+// Left out: UFO (a superframe of IP fragments), IPv6 jumbograms, joining frames in
+// tunnels (the caller takes the outer headers off first).
 package gso
 
 import (

@@ -23,6 +23,10 @@ type Plan struct {
 	seq          uint32 // TCP sequence number of the first
 	flags        byte   // TCP, of the superframe
 	noSum        bool   // UDP without checksum
+	// Of a tunnel: where its IP and UDP headers begin, 0 without one, and the
+	// running sum of an IPv4 header.
+	outer, outerUDP int
+	outerSum        uint64
 }
 
 // Cut plans a superframe: TCP over IPv4 or IPv6, or UDP (VNetHdr.GSOType). The
@@ -58,6 +62,42 @@ func Cut(frame []byte, l3 int, h port.VNetHdr) (p Plan, ok bool) {
 	p.Len = p.payload + min(p.size, p.end-p.payload)
 	p.sums(partial)
 	return p, true
+}
+
+// CutTunnel is Cut for a superframe in a UDP tunnel such as VXLAN: the outer IP
+// packet begins at frame[outer], the inner one at frame[l3]. The outer UDP
+// checksum must be zero, and stays so; what the outer lengths say does not matter.
+func CutTunnel(frame []byte, outer, l3 int, h port.VNetHdr) (p Plan, ok bool) {
+	if p, ok = Cut(frame, l3, h); !ok || outer <= 0 || outer+minIPv4 > l3 {
+		return p, false
+	}
+	p.outer = outer
+	var proto byte
+	switch ip := frame[outer:l3]; ip[0] >> 4 {
+	case 4:
+		p.outerUDP, proto = outer+int(ip[0]&0x0f)*4, ip[9]
+		if p.outerUDP < outer+minIPv4 || p.outerUDP > l3 {
+			return p, false
+		}
+		// Total length and checksum are out.
+		p.outerSum = uint64(Fold(Sum(ip[:2], Sum(ip[4:10], Sum(frame[outer+12:p.outerUDP], 0)))))
+	case 6:
+		p.outerUDP, proto = outer+minIPv6, ip[min(6, len(ip)-1)]
+	}
+	return p, proto == protoUDP && p.outerUDP+udpLen <= l3 && binary.BigEndian.Uint16(frame[p.outerUDP+udpSum:]) == 0
+}
+
+// wrap brings the outer headers of a segment to its length.
+func (p *Plan) wrap(dst []byte) {
+	n := len(dst)
+	if dst[p.outer]>>4 == 4 {
+		total := uint16(n - p.outer)
+		binary.BigEndian.PutUint16(dst[p.outer+2:], total)
+		binary.BigEndian.PutUint16(dst[p.outer+10:], ^Fold(p.outerSum+uint64(total)))
+	} else {
+		binary.BigEndian.PutUint16(dst[p.outer+4:], uint16(n-p.outer-minIPv6))
+	}
+	binary.BigEndian.PutUint16(dst[p.outerUDP+4:], uint16(n-p.outerUDP))
 }
 
 // sums prepares the running sums: the headers without the fields that differ
@@ -136,5 +176,8 @@ func (p *Plan) Segment(i int, dst []byte) int {
 		sum = nonZero(sum)
 	}
 	binary.BigEndian.PutUint16(dst[p.sumAt():], sum)
+	if p.outer > 0 {
+		p.wrap(dst)
+	}
 	return n
 }

@@ -63,6 +63,9 @@ type Frame struct {
 	// out of band (AF_PACKET hides it in the ring's metadata); OuterTPID is 0
 	// if there is none. On Send all tags are inline and these are ignored.
 	OuterTPID, OuterTCI uint16
+	// Inner is where in Buf the inner IP packet of a frame begins that we send
+	// into a VXLAN tunnel; 0 of any other. VNet speaks of the inner packet then.
+	Inner int
 	// Truncated says that the frame was longer than the port could hold, and
 	// that Bytes is only its beginning.
 	Truncated bool

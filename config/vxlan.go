@@ -1,0 +1,189 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"msee/circuit"
+	"msee/vxlan"
+)
+
+// VXLAN is the network of a subinterface that is on no link.
+type VXLAN struct {
+	VNI      uint32
+	Underlay string       // name of the subinterface that it runs over, in the VRF UnderlayVRF
+	Local    []netip.Addr // where our ends of its tunnels are, at most one per family
+	Remote   []netip.Addr // where all the other ends are, sorted
+}
+
+// UnderlayVRF is the name of the VRF that tunnels run in.
+const UnderlayVRF = "underlay"
+
+// vxlanSpec is a connection's network as configured.
+type vxlanSpec struct {
+	vni    uint32
+	remote []netip.Addr
+}
+
+// underlaySpec is what tunnels run over, as configured.
+type underlaySpec struct {
+	attachment
+	addresses []netip.Prefix
+	mtu       int
+	path      string
+}
+
+// Octets of IP packets between tunnel endpoints: enough for 1500 inside, IPv6 and
+// some to spare; enough for IPv6's least inside; and what a port takes.
+const (
+	defaultUnderlayMTU = 1600
+	minUnderlayMTU     = 1280 + 70
+	maxUnderlayMTU     = 9216
+)
+
+// underlay reads the section underlay; nil if there is none.
+func (r *reader) underlay(o *object) *underlaySpec {
+	s, ok := o.section("underlay", optional, "port and addressPrefixes")
+	if !ok {
+		return nil
+	}
+	u := &underlaySpec{path: s.path, mtu: defaultUnderlayMTU}
+	u.Port = value(s, "port", required, text, anyText)
+	u.VLANID = uint16(value(s, "vlanId", optional, number, circuit.CheckVLANID))
+	u.addresses = values(s, "addressPrefixes", required, addressPrefix, checkUnderlayAddress)
+	check := between("the length of a packet", "octets", minUnderlayMTU, maxUnderlayMTU)
+	if n := int(value(s, "mtu", optional, number, check)); n != 0 {
+		u.mtu = n
+	}
+	s.done()
+	return u
+}
+
+// addressPrefix reads an address with the length of its subnet.
+func addressPrefix(r *reader, it item) (netip.Prefix, bool) {
+	const want = "an address with its subnet's length, e.g. 172.16.0.1/24"
+	s, ok := text(r, it)
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		r.refuse(it, &circuit.Violation{Problem: "not an address with a prefix length", Want: want})
+	}
+	return p, err == nil
+}
+
+func checkUnderlayAddress(p netip.Prefix) *circuit.Violation {
+	const want = "a host's address with its subnet's length, e.g. 172.16.0.1/24"
+	switch {
+	case !p.IsValid():
+		return &circuit.Violation{Problem: "no address", Want: want}
+	case circuit.CheckUnicast(netip.PrefixFrom(p.Addr(), p.Addr().BitLen())) != nil || p.Addr().Is4In6():
+		return &circuit.Violation{Problem: "not a host's address", Want: want}
+	case p.Bits() < 8 || p.Bits() > p.Addr().BitLen()-1:
+		return &circuit.Violation{Problem: "a subnet without others", Want: want}
+	}
+	return nil
+}
+
+// vxlan reads what hangs a connection on a VXLAN network instead of a VLAN.
+func (r *reader) vxlan(o *object) *vxlanSpec {
+	s, ok := o.section("vxlan", required, "vni and remoteVteps")
+	if !ok {
+		return nil
+	}
+	defer s.done()
+	x := &vxlanSpec{
+		vni:    uint32(value(s, "vni", required, number, between("a VXLAN network identifier", "", 1, vxlan.MaxVNI))),
+		remote: values(s, "remoteVteps", required, address, checkHost),
+	}
+	for _, key := range []string{"port", "vlanId"} {
+		if o.has(key) {
+			o.get(key, optional, "")
+			r.fault(o.child(key), "", "the connection is on a VXLAN network", "no "+key+", or no vxlan")
+		}
+	}
+	return x
+}
+
+// checkUnderlay checks the underlay and the networks over it.
+func (r *reader) checkUnderlay(u *underlaySpec, ports []portSpec, connections []connectionSpec, tags registry) {
+	if u != nil {
+		if port := r.portOf(ports, u.Port, u.path); port != nil {
+			if port.Encapsulation == qinQ {
+				r.fault(u.path+".port", quote(port.Name), "a QinQ port", "a Dot1Q port: the underlay has one tag at most")
+			}
+			r.checkTags(tags, port.Name, 0, u.VLANID, r.present(u.path+".vlanId", u.path+".port"))
+		}
+		families := map[bool]string{}
+		for i, p := range u.addresses {
+			at := index(u.path+".addressPrefixes", i)
+			if first, dup := families[p.Addr().Is4()]; dup && p.IsValid() {
+				r.fault(at, p.String(), "a second address of its family", "one: "+r.where(first)+" has it")
+			}
+			if p.IsValid() {
+				families[p.Addr().Is4()] = at
+			}
+		}
+	}
+	vnis := registry{}
+	for _, c := range connections {
+		if c.vxlan == nil {
+			continue
+		}
+		path := c.path + ".vxlan"
+		if u == nil {
+			r.fault(path, "", "there is no underlay for its tunnels", "a section underlay")
+			continue
+		}
+		if c.vxlan.vni != 0 {
+			r.unique(vnis, fmt.Sprint(c.vxlan.vni), path+".vni", "VNI")
+		}
+		for i, a := range c.vxlan.remote {
+			r.checkRemoteVTEP(u, a, index(path+".remoteVteps", i))
+		}
+	}
+}
+
+func (r *reader) checkRemoteVTEP(u *underlaySpec, a netip.Addr, path string) {
+	if !a.IsValid() || slices.Contains(u.addresses, netip.Prefix{}) {
+		return // refused by themselves
+	}
+	i := slices.IndexFunc(u.addresses, func(p netip.Prefix) bool { return p.Contains(a) })
+	if i < 0 {
+		r.fault(path, a.String(), "not on the underlay", "an address in a subnet of underlay.addressPrefixes")
+	} else if u.addresses[i].Addr() == a {
+		r.fault(path, a.String(), "our own end", "the others'")
+	}
+}
+
+// compile returns the VRF that tunnels run in.
+func (u *underlaySpec) compile() VRF {
+	s := Subinterface{
+		Name: subinterfaceName(u.Port, 0, u.VLANID),
+		Port: u.Port, CTag: u.VLANID, MTU: u.mtu, Side: SideUnderlay, Addresses: slices.Clone(u.addresses),
+	}
+	slices.SortFunc(s.Addresses, comparePrefixes)
+	return VRF{Name: UnderlayVRF, Subinterfaces: []Subinterface{s}}
+}
+
+// subinterface returns the subinterface of a connection: on its VLAN, or on its
+// VXLAN network over u.
+func (c *connectionSpec) subinterface(u *underlaySpec) Subinterface {
+	if c.vxlan == nil {
+		port := c.attachment.Port
+		return Subinterface{Name: subinterfaceName(port, 0, c.VLANID), Port: port, CTag: c.VLANID, MTU: mtu, Side: SideCore}
+	}
+	x := &VXLAN{VNI: c.vxlan.vni, Underlay: subinterfaceName(u.Port, 0, u.VLANID), Remote: slices.Clone(c.vxlan.remote)}
+	for _, p := range u.addresses {
+		x.Local = append(x.Local, p.Addr())
+	}
+	slices.SortFunc(x.Local, netip.Addr.Compare)
+	slices.SortFunc(x.Remote, netip.Addr.Compare)
+	inner := mtu
+	for _, a := range x.Remote {
+		inner = min(inner, u.mtu-vxlan.Overhead(a.Is6()))
+	}
+	return Subinterface{Name: fmt.Sprintf("%s.v%d", u.Port, x.VNI), Port: u.Port, VXLAN: x, MTU: inner, Side: SideCore}
+}

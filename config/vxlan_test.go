@@ -1,0 +1,93 @@
+package config
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// vxlanEdge is an MSEE whose one connection is on a VXLAN network.
+const vxlanEdge = `device: {name: msee1, role: primary}
+ports: [{name: cust, device: eth1}, {name: core, device: eth2}]
+underlay: {port: core, addressPrefixes: [172.16.0.1/24, "fd01::1/64"]}
+circuits:
+  - name: er1
+    port: cust
+    peerings:
+      - {peeringType: AzurePrivatePeering, peerASN: 65001, vlanId: 100, primaryPeerAddressPrefix: 192.168.15.16/30, secondaryPeerAddressPrefix: 192.168.15.20/30}
+connections:
+  - name: vnet1
+    circuit: er1
+    virtualNetworkGateway: gw
+    vxlan: {vni: 5001, remoteVteps: [172.16.0.12, 172.16.0.2]}
+    gatewaySubnet: 10.100.255.0/27
+`
+
+// TestVXLAN: the connection's subinterface is on the network, and a VRF of its
+// own has the underlay.
+func TestVXLAN(t *testing.T) {
+	d, err := Parse("f", []byte(vxlanEdge))
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := d.VRFs[0].Subinterfaces[0]
+	want := Subinterface{Name: "core.v5001", Port: "core", MTU: 1500, Side: SideCore,
+		VXLAN: &VXLAN{VNI: 5001, Underlay: "core",
+			Local:  []netip.Addr{netip.MustParseAddr("172.16.0.1"), netip.MustParseAddr("fd01::1")},
+			Remote: []netip.Addr{netip.MustParseAddr("172.16.0.2"), netip.MustParseAddr("172.16.0.12")}},
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.100.255.4/27")}}
+	if !reflect.DeepEqual(over, want) {
+		t.Errorf("overlay %+v, want %+v", over, want)
+	}
+	i := slices.IndexFunc(d.VRFs, func(v VRF) bool { return v.Name == UnderlayVRF })
+	if i < 0 || !reflect.DeepEqual(d.VRFs[i].Subinterfaces, []Subinterface{{Name: "core", Port: "core", MTU: 1600, Side: SideUnderlay,
+		Addresses: []netip.Prefix{netip.MustParsePrefix("172.16.0.1/24"), netip.MustParsePrefix("fd01::1/64")}}}) {
+		t.Errorf("underlay %+v", d.VRFs)
+	}
+	for edit, mtu := range map[string]int{
+		"addressPrefixes: [172.16.0.1/24, \"fd01::1/64\"], mtu: 1549|172.16.0.12": 1499,
+		"addressPrefixes: [172.16.0.1/24, \"fd01::1/64\"], mtu: 1569|\"fd01::2\"": 1499,
+		"addressPrefixes: [172.16.0.1/24, \"fd01::1/64\"], mtu: 1570|\"fd01::2\"": 1500,
+	} {
+		underlay, remote, _ := strings.Cut(edit, "|")
+		text := strings.Replace(vxlanEdge, "addressPrefixes: [172.16.0.1/24, \"fd01::1/64\"]", underlay, 1)
+		d, err := Parse("f", []byte(strings.Replace(text, "172.16.0.12, 172.16.0.2", remote, 1)))
+		if err != nil {
+			t.Error(err)
+		} else if got := d.VRFs[0].Subinterfaces[0].MTU; got != mtu {
+			t.Errorf("%s: MTU %d, want %d", edit, got, mtu)
+		}
+	}
+	moved, err := Parse("f", []byte(strings.Replace(vxlanEdge, "172.16.0.12, ", "", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := Diff(d, moved); len(c) != 1 || !strings.Contains(c[0].String(), "RemoteVTEPs") {
+		t.Errorf("a VTEP less: %v", c)
+	}
+}
+
+func TestVXLANRefused(t *testing.T) {
+	for _, c := range []struct{ name, old, new, want string }{
+		{"no underlay", "underlay: {port: core, addressPrefixes: [172.16.0.1/24, \"fd01::1/64\"]}\n", "", "there is no underlay"},
+		{"VNI 0", "vni: 5001", "vni: 0", "1 to 16777215"},
+		{"VNI too high", "vni: 5001", "vni: 16777216", "1 to 16777215"},
+		{"nobody else", "[172.16.0.12, 172.16.0.2]", "[]", "at least one item"},
+		{"elsewhere", "172.16.0.12", "172.16.1.12", "not on the underlay"},
+		{"ourselves", "172.16.0.12", "172.16.0.1", "our own end"},
+		{"VLAN as well", "    vxlan:", "    vlanId: 5\n    vxlan:", "no vlanId, or no vxlan"},
+		{"two addresses", "\"fd01::1/64\"", "172.17.0.1/24", "a second address of its family"},
+		{"no subnet", "172.16.0.1/24", "172.16.0.1/32", "a subnet without others"},
+		{"no length", "172.16.0.1/24", "172.16.0.1", "not an address with a prefix length"},
+		{"small", "port: core, addr", "port: core, mtu: 1349, addr", "1350 to 9216"},
+		{"no such port", "underlay: {port: core", "underlay: {port: cor", "no such port"},
+		{"the peering's tag", "underlay: {port: core", "underlay: {port: cust, vlanId: 100", "used twice"},
+	} {
+		text := strings.Replace(vxlanEdge, c.old, c.new, 1)
+		if _, err := Parse("f", []byte(text)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}

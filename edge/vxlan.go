@@ -1,0 +1,189 @@
+package edge
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"msee/config"
+	"msee/dataplane"
+	"msee/dataplane/port"
+	"msee/vlan"
+)
+
+// Subinterfaces on VXLAN networks. Their neighbors are the kernel's business as
+// on any link; that tells the MAC, and what has come from that MAC tells behind
+// which end of a tunnel it is. The other ends are neighbors on the underlay, whose
+// adjacencies stay the same objects as long as the tunnels do.
+
+// tunnel is what the control loop keeps of a subinterface on a VXLAN network.
+type tunnel struct {
+	via      []hop                   // the other ends, on the underlay
+	stations map[port.MAC]netip.Addr // behind which of them each station is
+	known    map[netip.Addr]port.MAC // the kernel's neighbors
+}
+
+// maxStations is of how many stations per network is remembered where they are.
+const maxStations = 1 << 16
+
+// setTunnels gives subinterfaces on VXLAN networks their tunnels, those that are
+// new or have changed.
+func (e *Edge) setTunnels() {
+	for _, v := range e.vrfs {
+		for _, s := range v.subs {
+			if s.cfg.VXLAN == nil || s.dp.Tunnel != nil {
+				continue
+			}
+			if s.tunnel == nil {
+				s.tunnel = &tunnel{stations: map[port.MAC]netip.Addr{}, known: map[netip.Addr]port.MAC{}}
+			}
+			was := s.tunnel.via
+			s.tunnel.via = nil
+			underlay := e.vrfs[config.UnderlayVRF]
+			var vteps []*dataplane.VTEP
+			for _, addr := range s.cfg.VXLAN.Remote {
+				h := hop{underlay.subs[s.cfg.VXLAN.Underlay], addr}
+				a := underlay.fwd.adjacency(h)
+				a.users++
+				s.tunnel.via = append(s.tunnel.via, h)
+				if !underlay.fwd.resolved(h) {
+					e.asking[h] = true
+				}
+				vteps = append(vteps, dataplane.NewVTEP(s.localVTEP(addr), addr, s.cfg.VXLAN.VNI, a.Adjacency))
+			}
+			leave(was)
+			s.dp.Tunnel = dataplane.NewTunnel(s.cfg.VXLAN.VNI, vteps)
+			s.place()
+		}
+	}
+}
+
+// localVTEP is our end of a tunnel to addr.
+func (s *subinterface) localVTEP(addr netip.Addr) (local netip.Addr) {
+	for _, a := range s.cfg.VXLAN.Local {
+		if a.Is4() == addr.Is4() {
+			local = a
+		}
+	}
+	return local
+}
+
+// leave lets go of the other ends of tunnels.
+func leave(via []hop) {
+	for _, h := range via {
+		if a := h.sub.vrf.fwd.adjacencies[h]; a != nil {
+			a.users--
+			h.sub.vrf.fwd.forget(a)
+		}
+	}
+}
+
+// leaveTunnels lets go of those of a subinterface that goes.
+func (s *subinterface) leaveTunnels() {
+	if s.tunnel != nil {
+		leave(s.tunnel.via)
+		s.tunnel.via = nil
+	}
+}
+
+// retunnel takes the other ends of tunnels over into the underlay's forwarding
+// state made anew, which has inherited their adjacencies.
+func (e *Edge) retunnel(underlay *vrf) {
+	for _, v := range e.vrfs {
+		for _, s := range v.subs {
+			if s.tunnel == nil {
+				continue
+			}
+			for _, h := range s.tunnel.via {
+				if h.sub.vrf == underlay {
+					underlay.fwd.adjacency(h).users++
+				}
+			}
+		}
+	}
+}
+
+// place tells the workers where the stations are.
+func (s *subinterface) place() {
+	places := make(map[port.MAC]*dataplane.VTEP, len(s.tunnel.stations))
+	for mac, addr := range s.tunnel.stations {
+		if v := s.dp.Tunnel.VTEP(addr); v != nil {
+			places[mac] = v
+		}
+	}
+	s.dp.Tunnel.Place(places)
+}
+
+// vtep is the end of a tunnel that a station is behind; nil if nobody knows.
+func (s *subinterface) vtep(mac port.MAC) *dataplane.VTEP {
+	if addr, ok := s.tunnel.stations[mac]; ok && s.dp.Tunnel != nil {
+		return s.dp.Tunnel.VTEP(addr)
+	}
+	return nil
+}
+
+// stationLearned notes where a station is, and with that where the neighbors are
+// that it is.
+func (e *Edge) stationLearned(l dataplane.Learned) {
+	for _, v := range e.vrfs {
+		for _, s := range v.subs {
+			if s.dp != l.In {
+				continue
+			}
+			if len(s.tunnel.stations) >= maxStations {
+				s.forgetStrangers()
+			}
+			s.tunnel.stations[l.MAC] = l.VTEP.Addr
+			s.place()
+			for addr, mac := range s.tunnel.known {
+				if mac == l.MAC {
+					v.fwd.neighborChanged(hop{s, addr}, mac, true)
+				}
+			}
+		}
+	}
+}
+
+// forgetStrangers forgets where stations are that are no neighbors.
+func (s *subinterface) forgetStrangers() {
+	kept := map[port.MAC]netip.Addr{}
+	for _, mac := range s.tunnel.known {
+		if addr, ok := s.tunnel.stations[mac]; ok {
+			kept[mac] = addr
+		}
+	}
+	s.tunnel.stations = kept
+}
+
+// kernelKnows notes what the kernel says of a neighbor, for when it is learned
+// where it is.
+func (t *tunnel) kernelKnows(n neighbor) {
+	if n.usable {
+		t.known[n.addr] = n.mac
+	} else {
+		delete(t.known, n.addr)
+	}
+}
+
+// checkUnderlay refuses a device that does not hold the packets of the tunnels.
+func checkUnderlay(dev *config.Device, p config.Port, device string) error {
+	for _, v := range dev.VRFs {
+		for _, s := range v.Subinterfaces {
+			if s.Side != config.SideUnderlay || s.Port != p.Name {
+				continue
+			}
+			link, err := net.InterfaceByName(device)
+			if err != nil {
+				return err
+			}
+			need := s.MTU
+			if s.CTag != 0 {
+				need += vlan.TagLen
+			}
+			if link.MTU < need {
+				return fmt.Errorf("device %s has MTU %d, too small for the underlay: want at least %d, or a smaller underlay.mtu", device, link.MTU, need)
+			}
+		}
+	}
+	return nil
+}
