@@ -5,6 +5,7 @@
 LAB ?= default
 SOAK ?= 30m
 N ?= 20
+JOBS ?= 1
 FUZZTIME ?= $(if $(CI),30s,5s)
 VERSION := $(shell git -c safe.directory='*' describe --always --tags --dirty 2>/dev/null || echo unknown)
 
@@ -28,6 +29,7 @@ deps: ## install the Debian packages that are missing
 lab: root deps build ## build the default lab (or LAB=name), prove that traffic flows
 	bin/msee lab up --force $(LAB)
 	bin/msee lab check $(LAB)
+	@go run ./test/losses -summary out/losses.json
 
 lab-down: root build ## remove it, all of it
 	bin/msee lab down $(LAB)
@@ -53,9 +55,9 @@ soak: root deps ## mixed load for SOAK (30m): nothing may leak, counters must ad
 	go test -count=1 -timeout 0 -run '^TestSoak$$' -v ./test -soak $(SOAK)
 
 losses: DEPS := --test
-losses: root deps build ## what each fault costs in packets (N runs each), into out/losses.json and docs
+losses: root deps build ## what each fault costs in packets (N runs each, JOBS labs at a time), into out/losses.json and docs
 	mkdir -p out
-	go run ./test/losses -n $(N) -out out/losses.json -docs docs
+	go run ./test/losses -n $(N) -jobs $(JOBS) -out out/losses.json -docs docs
 	$(give_back)
 
 soak-bfd: root deps ## ten minutes of BFD under load: 64 sessions of 50 ms, then one of 10 ms

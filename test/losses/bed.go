@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,37 +25,40 @@ import (
 	"msee/netns"
 )
 
-// labName is the bed's name as a lab: `msee lab down losses` removes it if this
-// program was killed.
-const labName = "losses"
-
-// bed is the default lab with other BFD intervals and more routes, and probes
+// bed is the default lab, or that with MACsec, with other BFD intervals and more routes, and probes
 // through it both ways.
 type bed struct {
 	o      options
+	name   string // as a lab: `msee lab down NAME` removes it if this program was killed
 	dir    string
 	routes int
 	probes map[string]*probe // by direction
+	downs  *downs
 	// What killNode has ended.
 	stopped string
 	argv    []string
 }
 
-var directions = []string{"onprem-vm", "vm-onprem"}
+const toCustomer = "vm-onprem"
 
-func newBed(o options, b bfdSetting, routes int) (*bed, error) {
+var directions = []string{"onprem-vm", toCustomer}
+
+// labs counts the beds of this run.
+var labs atomic.Int32
+
+func newBed(o options, topologyName string, b bfdSetting, routes int) (*bed, error) {
 	dir, err := os.MkdirTemp("", "msee-losses-")
 	if err != nil {
 		return nil, err
 	}
-	bed := &bed{o: o, dir: dir, routes: routes, probes: map[string]*probe{}}
-	file := filepath.Join(dir, labName+".yaml")
-	text, err := topology(o.topology, b, routes)
+	bed := &bed{o: o, name: fmt.Sprintf("losses%d", labs.Add(1)), dir: dir, routes: routes, probes: map[string]*probe{}}
+	file := filepath.Join(dir, bed.name+".yaml")
+	text, err := topology(filepath.Join(o.topologies, topologyName+".yaml"), bed.name, b, routes)
 	if err == nil {
 		err = os.WriteFile(file, text, 0o600)
 	}
 	if err == nil {
-		err = bed.msee("lab", "up", "--force", "--name", labName, file)
+		err = bed.msee("lab", "up", "--force", "--name", bed.name, file)
 	}
 	if err == nil {
 		err = bed.prepare()
@@ -65,9 +69,9 @@ func newBed(o options, b bfdSetting, routes int) (*bed, error) {
 	return bed, nil
 }
 
-// topology is the default lab's with these settings. The customer's prefixes
+// topology is a lab's with these settings. The customer's prefixes
 // are documentation's and others that nobody here uses.
-func topology(file string, b bfdSetting, routes int) ([]byte, error) {
+func topology(file, name string, b bfdSetting, routes int) ([]byte, error) {
 	source, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -85,6 +89,8 @@ func topology(file string, b bfdSetting, routes int) ([]byte, error) {
 	}
 	circuit := shared["msee"].(map[string]any)["circuits"].([]any)[0].(map[string]any)
 	circuit["sku"] = map[string]any{"tier": "Premium"} // 10,000 routes
+	// The VNet's prefix, which the customer sends back, counts as well.
+	shared["msee"].(map[string]any)["bgp"].(map[string]any)["maximumPrefixes"] = 0
 	for _, n := range t["nodes"].([]any) {
 		n := n.(map[string]any)
 		if n["name"] != "ce" {
@@ -98,7 +104,7 @@ func topology(file string, b bfdSetting, routes int) ([]byte, error) {
 		}
 		bgp["networks"] = networks
 	}
-	t["name"] = labName
+	t["name"] = name
 	delete(t, "checks")
 	return yaml.Marshal(t)
 }
@@ -122,6 +128,10 @@ func (b *bed) prepare() error {
 		}
 		b.probes[d.name] = p
 	}
+	var err error
+	if b.downs, err = watchDowns(b.ns("ce"), "link1"); err != nil {
+		return err
+	}
 	return b.settle(60 * time.Second)
 }
 
@@ -129,7 +139,10 @@ func (b *bed) down() error {
 	for _, p := range b.probes {
 		p.end()
 	}
-	return errors.Join(b.msee("lab", "down", labName), os.RemoveAll(b.dir))
+	if b.downs != nil {
+		b.downs.end()
+	}
+	return errors.Join(b.msee("lab", "down", b.name), os.RemoveAll(b.dir))
 }
 
 // once causes a fault, waits, cures it, and returns what was lost from the cause
@@ -138,7 +151,7 @@ func (b *bed) once(f fault) (map[string]loss, error) {
 	if err := b.settle(90 * time.Second); err != nil {
 		return nil, fmt.Errorf("before: %w", err)
 	}
-	from := map[string]int{}
+	from, began := map[string]int{}, time.Now()
 	for d, p := range b.probes {
 		from[d] = p.next()
 	}
@@ -156,7 +169,12 @@ func (b *bed) once(f fault) (map[string]loss, error) {
 	}
 	out := map[string]loss{}
 	for d, p := range b.probes {
-		out[d] = p.lost(from[d])
+		l := p.lost(from[d])
+		if at := b.downs.since(began); !at.IsZero() && l.packets > 0 {
+			l.afterDetection = l.last.Sub(at)
+			l.detected = true
+		}
+		out[d] = l
 	}
 	return out, nil
 }
@@ -219,10 +237,10 @@ func (b *bed) well() error {
 	return nil
 }
 
-func (b *bed) ns(node string) string { return labName + "." + node }
+func (b *bed) ns(node string) string { return b.name + "." + node }
 
 func (b *bed) configFile(node string) string {
-	return filepath.Join(lab.RunDir, "lab", labName, "conf", node+".yaml")
+	return filepath.Join(lab.RunDir, "lab", b.name, "conf", node+".yaml")
 }
 
 // msee runs the program under test.
@@ -243,7 +261,7 @@ func (b *bed) run(node string, argv ...string) error {
 func (b *bed) output(node string, argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, b.o.binary, append([]string{"lab", "exec", "--lab", labName, node, "--"}, argv...)...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, b.o.binary, append([]string{"lab", "exec", "--lab", b.name, node, "--"}, argv...)...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%s: %s: %w: %s", node, strings.Join(argv, " "), err, out)
 	}
@@ -258,7 +276,7 @@ func (b *bed) pid(node string) (int, error) {
 
 // daemon returns the process of an FRR daemon by its PID file.
 func (b *bed) daemon(node, name string) (int, error) {
-	data, err := os.ReadFile(filepath.Join(lab.RunDir, "lab", labName, "frr", node, "run", name+".pid"))
+	data, err := os.ReadFile(filepath.Join(lab.RunDir, "lab", b.name, "frr", node, "run", name+".pid"))
 	if err != nil {
 		return 0, err
 	}
@@ -291,7 +309,7 @@ func zombie(pid int) bool {
 
 // start runs a daemon in a node, as the lab does. It ends with the lab.
 func (b *bed) start(node string, argv []string) error {
-	log, err := os.OpenFile(filepath.Join(lab.RunDir, "lab", labName, "log", node+".again.log"),
+	log, err := os.OpenFile(filepath.Join(lab.RunDir, "lab", b.name, "log", node+".again.log"),
 		os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
@@ -299,7 +317,7 @@ func (b *bed) start(node string, argv []string) error {
 	defer log.Close()
 	attr := &syscall.SysProcAttr{Setsid: true}
 	if node == "ce" { // FRR's daemons need the node's mounts as well
-		argv = append([]string{b.o.binary, "lab", "exec", "--lab", labName, node, "--"}, argv...)
+		argv = append([]string{b.o.binary, "lab", "exec", "--lab", b.name, node, "--"}, argv...)
 		cmd := exec.Command(argv[0], argv[1:]...)
 		cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, attr
 		if err := cmd.Start(); err != nil {

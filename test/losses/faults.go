@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -17,22 +18,30 @@ type fault struct {
 	// last is how long to look after the cause, at least, before the cure.
 	last time.Duration
 	cure func(*bed) error
+	// bed is the topology that it needs; "" is the default one.
+	bed string
 }
+
+// topology names the lab of a fault.
+func (f fault) topology() string { return cmp.Or(f.bed, "default") }
+
+const linkDark = "link-dark"
 
 // faults are all in msee1's part of the default lab. What ends by itself has
 // no cure.
 var faults = []fault{
-	{"link-cut", "the customer's link loses its carrier", setLink("down"), 2 * time.Second, setLink("up")},
-	{"link-dark", "the customer's link carries nothing more, with its carrier up", darken, 4 * time.Second, lighten},
-	{"bfd-silent", "the customer's BFD falls silent on a link that still carries", silence, 4 * time.Second, lighten},
-	{"bgp-reset", "the customer resets its BGP session", clearBGP, 3 * time.Second, nil},
-	{"bgpd-killed", "the customer's bgpd is killed, and started again", killBGPD, 3 * time.Second, nil},
-	{"speaker-killed", "the MSEE's BGP process is killed", killSpeaker, 3 * time.Second, nil},
-	{"edge-killed", "the MSEE is killed (SIGKILL)", killNode("msee1", syscall.SIGKILL), 4 * time.Second, startNode},
-	{"edge-restarted", "the MSEE is stopped and started", restart, 3 * time.Second, nil},
-	{"drained", "the MSEE is drained and put back into service", drain, time.Second, undrain},
-	{"gateway-killed", "a gateway instance is killed (SIGKILL)", killNode("gw0", syscall.SIGKILL), 4 * time.Second, startNode},
-	{"reload", "the MSEE's configuration is reloaded with a change", reload, time.Second, nil},
+	{"link-cut", "the customer's link loses its carrier", setLink("down"), 2 * time.Second, setLink("up"), ""},
+	{linkDark, "the customer's link carries nothing more, with its carrier up", darken, 2500 * time.Millisecond, lighten, ""},
+	{"bfd-silent", "the customer's BFD falls silent on a link that still carries", silence, 2500 * time.Millisecond, lighten, ""},
+	{"bgp-reset", "the customer resets its BGP session", clearBGP, 1500 * time.Millisecond, nil, ""},
+	{"bgpd-killed", "the customer's bgpd is killed, and started again", killBGPD, 1500 * time.Millisecond, nil, ""},
+	{"speaker-killed", "the MSEE's BGP process is killed", killSpeaker, 1500 * time.Millisecond, nil, ""},
+	{"edge-killed", "the MSEE is killed (SIGKILL)", killNode("msee1", syscall.SIGKILL), 2500 * time.Millisecond, startNode, ""},
+	{"edge-restarted", "the MSEE is stopped and started", restart, 1500 * time.Millisecond, nil, ""},
+	{"drained", "the MSEE is drained and put back into service", drain, time.Second, undrain, ""},
+	{"gateway-killed", "a gateway instance is killed (SIGKILL)", killNode("gw0", syscall.SIGKILL), 4 * time.Second, startNode, ""},
+	{"reload", "the MSEE's configuration is reloaded with a change", reload, time.Second, nil, ""},
+	{"macsec-key-roll", "the MSEE's link changes to another CAK and SAK", rollKeys, time.Second, nil, "macsec"},
 }
 
 func faultOrder(name string) int {
@@ -135,6 +144,8 @@ func restart(b *bed) error {
 
 func drain(b *bed) error   { return b.msee("drain", "-d", b.ns("msee1")) }
 func undrain(b *bed) error { return b.msee("undrain", "-d", b.ns("msee1")) }
+
+func rollKeys(b *bed) error { return b.msee("macsec", "rotate", "-d", b.ns("msee1")) }
 
 // reload changes the routing weight of msee1's connection there and back.
 func reload(b *bed) error {

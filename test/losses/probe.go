@@ -128,13 +128,18 @@ func (p *probe) recentLosses(d time.Duration) (n int) {
 type loss struct {
 	packets int
 	dark    time.Duration // from the first lost to the last, and one interval
+	last    time.Time     // the last lost was sent
+	// afterDetection is how long after the MSEE's BFD had noticed the last one lost
+	// was sent, if it has noticed; negative if none was lost after that.
+	afterDetection time.Duration
+	detected       bool
 }
 
 // lost counts what did not arrive from number from on.
 func (p *probe) lost(from int) (l loss) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var first, last time.Time
+	var first time.Time
 	for i := from; i < len(p.sent); i++ {
 		if p.got[i] || time.Since(p.sent[i]) < straggler {
 			continue
@@ -142,10 +147,10 @@ func (p *probe) lost(from int) (l loss) {
 		if l.packets++; l.packets == 1 {
 			first = p.sent[i]
 		}
-		last = p.sent[i]
+		l.last = p.sent[i]
 	}
 	if l.packets > 0 {
-		l.dark = last.Sub(first) + p.every
+		l.dark = l.last.Sub(first) + p.every
 	}
 	return l
 }
