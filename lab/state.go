@@ -87,10 +87,11 @@ func Names() []string {
 }
 
 // lockLab takes the lab for the caller alone and makes its directory. The lock
-// ends with unlock or the process.
+// ends with unlock or the process; a child that the process was just starting
+// when it was killed keeps it until its exec, so a little patience is in order.
 func lockLab(lab string) (unlock func(), err error) {
 	dir := labDir(lab)
-	for {
+	for patience := time.Now().Add(time.Second); ; {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("lock lab %s: %w", lab, err)
 		}
@@ -103,6 +104,10 @@ func lockLab(lab string) (unlock func(), err error) {
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			f.Close()
+			if time.Now().Before(patience) {
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
 			return nil, fmt.Errorf("lock lab %s: another msee lab command is building or removing it", lab)
 		}
 		if sameFile(f, dir) {
