@@ -110,7 +110,9 @@ func (e *Engine) threadFor(cpu int) (*thread, error) {
 
 // maxThreads is how many threads that are not bound to a processor there may
 // be: one processor stays for who sends and receives, and for the control side.
-func maxThreads() int { return max(1, runtime.GOMAXPROCS(0)-1) }
+// It goes by processors: GOMAXPROCS is higher, so that threads that forward keep
+// no goroutine from running.
+func maxThreads() int { return max(1, runtime.NumCPU()-1) }
 
 // end ends a worker, and its thread with the last.
 func (e *Engine) end(index int, w *Worker) {
