@@ -10,8 +10,9 @@
 //	POST /v1/macsec/rotate[?port=NAME][&ckn=HEX][&sak=only]
 //	POST /v1/reload     read the configuration file again and apply it
 //	POST /v1/maintenance?state=InService|Draining|Drained
+//	GET  /metrics       for Prometheus; also by TCP, see MetricsServer
 //
-// Every answer is JSON; an error is {"error": "…"} with a status of 4xx or 5xx.
+// Every other answer is JSON; an error is {"error": "…"} with a status of 4xx or 5xx.
 package api
 
 import (
@@ -126,6 +127,7 @@ func (s *Server) Close() { s.http.Close() }
 func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler {
 	mux := http.NewServeMux()
 	handleDiagnostics(mux, e)
+	mux.Handle("/metrics", metricsHandler(e))
 	mux.HandleFunc("GET /v1/device", answer(func(*http.Request) (any, error) { return e.Device() }))
 	mux.HandleFunc("GET /v1/circuits", answer(func(*http.Request) (any, error) { return rows(e.Circuits()) }))
 	mux.HandleFunc("GET /v1/peerings", answer(func(*http.Request) (any, error) { return rows(e.Peerings()) }))

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -102,14 +103,29 @@ func (c *Client) Reload() (v ReloadResult, err error) {
 	return v, c.call(http.MethodPost, "reload", &v)
 }
 
+// Metrics returns the metrics in Prometheus' text format.
+func (c *Client) Metrics() (string, error) {
+	var text string
+	return text, c.ask(http.MethodGet, "/metrics", func(r io.Reader) error {
+		b, err := io.ReadAll(r)
+		text = string(b)
+		return err
+	})
+}
+
 func (c *Client) call(method, path string, v any) error {
+	return c.ask(method, "/v1/"+path, func(r io.Reader) error { return json.NewDecoder(r).Decode(v) })
+}
+
+// ask makes a request and has a good answer read.
+func (c *Client) ask(method, path string, read func(io.Reader) error) error {
 	timeout := showTimeout
 	if method != http.MethodGet {
 		timeout = reloadTimeout
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, "http://msee/v1/"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://msee"+path, nil)
 	if err != nil {
 		return err
 	}
@@ -131,7 +147,7 @@ func (c *Client) call(method, path string, v any) error {
 		}
 		return errors.New(f.Error)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(v); err != nil {
+	if err := read(resp.Body); err != nil {
 		return fmt.Errorf("read the answer of instance %s: %w", c.Instance, err)
 	}
 	return nil

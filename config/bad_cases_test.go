@@ -236,7 +236,7 @@ var badEdge = []badCase{
 4:12: circuits[0].name: missing (want 1 to 63 of A-Z, a-z, 0-9, _ and -, not beginning with -)
 4:12: circuits[0].port: missing (want a port's name)
 5:15: connections[0]: wrong type (got x; want a mapping)
-6:1: extra: unknown key (want device, bgp, bfd, ports, underlay, circuits, connections, microsoftConnections, routeFilters, bgpServiceCommunities or routingRegistries)`},
+6:1: extra: unknown key (want device, bgp, bfd, metrics, ports, underlay, circuits, connections, microsoftConnections, routeFilters, bgpServiceCommunities or routingRegistries)`},
 }
 
 // badGateway are edits of testdata/gateway.yaml.
@@ -288,7 +288,7 @@ var badGateway = []badCase{
 	{"no connections", "", "virtualNetworkGateway: {name: g, instance: 1}\nports: [{name: v, device: eth0}]\nvirtualNetwork: {name: v, addressSpace: {addressPrefixes: [10.0.0.0/16]}, subnets: [{name: a, addressPrefixes: [10.0.0.0/24], port: v}]}\nconnections: []\n",
 		"4:14: connections: missing (got an empty list; want at least one item)"},
 	{"edge's keys", "ports:", "circuits: []\nports:",
-		"3:1: circuits: unknown key (want virtualNetworkGateway, bgp, bfd, ports, underlay, virtualNetwork or connections)"},
+		"3:1: circuits: unknown key (want virtualNetworkGateway, bgp, bfd, metrics, ports, underlay, virtualNetwork or connections)"},
 }
 
 // badYAML are edits of testdata/edge.yaml that YAML, or our use of it, forbids.
@@ -322,14 +322,14 @@ var badYAML = []badCase{
 	{"anchor", "  - name: er1", "  - &a\n    name: er1",
 		"10:5: circuits[0]: a YAML anchor (&name) (want the value itself)"},
 	{"alias bomb", "", "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\ndevice: *c\n",
-		`1:1: a: unknown key (want device, bgp, bfd, ports, underlay, circuits, connections, microsoftConnections, routeFilters, bgpServiceCommunities or routingRegistries)
+		`1:1: a: unknown key (want device, bgp, bfd, metrics, ports, underlay, circuits, connections, microsoftConnections, routeFilters, bgpServiceCommunities or routingRegistries)
 1:1: ports: missing (want a list)
 1:4: a: a YAML anchor (&name) (want the value itself)
-2:1: b: unknown key (want device, bgp, bfd, ports, underlay, circuits, connections, microsoftConnections, routeFilters, bgpServiceCommunities or routingRegistries)
+2:1: b: unknown key (want device, bgp, bfd, metrics, ports, underlay, circuits, connections, microsoftConnections, routeFilters, bgpServiceCommunities or routingRegistries)
 2:4: b: a YAML anchor (&name) (want the value itself)
 2:8: b[0]: a YAML alias (*name) (want the value itself)
 2:12: b[1]: a YAML alias (*name) (want the value itself)
-3:1: c: unknown key (want device, bgp, bfd, ports, underlay, circuits, connections, microsoftConnections, routeFilters, bgpServiceCommunities or routingRegistries)
+3:1: c: unknown key (want device, bgp, bfd, metrics, ports, underlay, circuits, connections, microsoftConnections, routeFilters, bgpServiceCommunities or routingRegistries)
 3:4: c: a YAML anchor (&name) (want the value itself)
 3:8: c[0]: a YAML alias (*name) (want the value itself)
 3:12: c[1]: a YAML alias (*name) (want the value itself)

@@ -20,7 +20,7 @@ func (f *edgeFile) compile() *Device {
 	d := &Device{
 		Kind: KindEdge, Name: f.name, Role: string(f.role),
 		ASN: circuit.ASNMSEE, RouterID: f.routerID, Ports: compilePorts(f.ports),
-		PrefixRetry: f.limits.retry, BFDDaemonPort: f.bfdDaemonPort,
+		PrefixRetry: f.limits.retry, BFDDaemonPort: f.bfdDaemonPort, Metrics: f.metrics,
 	}
 	for _, c := range f.circuits {
 		d.Circuits = append(d.Circuits, Circuit{
@@ -170,7 +170,7 @@ func (f *gatewayFile) compile() *Device {
 	d := &Device{
 		Kind: KindGateway, Name: f.gateway.Name, Role: strconv.Itoa(instance),
 		ASN: circuit.ASNGateway, RouterID: f.routerID, Ports: compilePorts(f.ports),
-		BFDDaemonPort: f.bfdDaemonPort,
+		BFDDaemonPort: f.bfdDaemonPort, Metrics: f.metrics,
 	}
 	v := VRF{Name: f.vnet.Name, AllowRemoteVnetTraffic: f.gateway.AllowRemoteVnetTraffic}
 	for _, p := range f.vnet.AddressSpace {

@@ -29,6 +29,9 @@ type Device struct {
 	// BFDDaemonPort is the TCP port on 127.0.0.1 of each VRF's namespace at which
 	// a BFD daemon (FRR's) may hand over its sessions; 0: none is looked for.
 	BFDDaemonPort int `json:",omitempty"`
+	// Metrics is where Prometheus may read the metrics by TCP; the zero value is
+	// nowhere.
+	Metrics netip.AddrPort `json:",omitzero"`
 }
 
 // Kind tells an MSEE from a gateway instance.

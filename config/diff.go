@@ -123,6 +123,7 @@ func inventory(d *Device) map[objectKey]fields {
 		{"Kind", string(d.Kind)}, {"Role", d.Role}, {"ASN", fmt.Sprint(d.ASN)}, {"RouterID", d.RouterID.String()},
 		{"PrefixRetry", d.PrefixRetry.String()},
 		{"BFDDaemonPort", fmt.Sprint(d.BFDDaemonPort)},
+		{"Metrics", metricsAddress(d)},
 	}
 	for _, p := range d.Ports {
 		f := fields{
@@ -153,6 +154,13 @@ func inventory(d *Device) map[objectKey]fields {
 		v.inventory(all)
 	}
 	return all
+}
+
+func metricsAddress(d *Device) string {
+	if !d.Metrics.IsValid() {
+		return ""
+	}
+	return d.Metrics.String()
 }
 
 func (v *VRF) inventory(all map[objectKey]fields) {

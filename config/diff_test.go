@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -136,6 +137,10 @@ func diffSeesEveryField(t *testing.T, file string) {
 			default:
 				if at, ok := v.Interface().(time.Time); ok {
 					v.Set(reflect.ValueOf(at.Add(time.Hour)))
+					break
+				}
+				if _, ok := v.Interface().(netip.AddrPort); ok {
+					v.Set(reflect.ValueOf(netip.MustParseAddrPort("192.0.2.1:1")))
 					break
 				}
 				v.SetZero()

@@ -16,6 +16,7 @@ type edgeFile struct {
 	limits        limits
 	bfd           BFD // where a peering or connection says nothing else
 	bfdDaemonPort int // Device.BFDDaemonPort
+	metrics       netip.AddrPort
 	ports         []portSpec
 	underlay      *underlaySpec // nil: none
 	circuits      []circuitSpec
@@ -47,6 +48,7 @@ func (r *reader) edge(o *object) *edgeFile {
 	}
 	f.timers, f.limits = r.bgp(o, true)
 	f.bfd, f.bfdDaemonPort = r.deviceBFD(o)
+	f.metrics = r.metrics(o)
 	f.ports = r.ports(o)
 	f.underlay = r.underlay(o)
 	o.objects("circuits", optional, func(o *object) {

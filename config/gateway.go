@@ -14,6 +14,7 @@ type gatewayFile struct {
 	timers        timers
 	bfd           BFD // where a connection says nothing else
 	bfdDaemonPort int // Device.BFDDaemonPort
+	metrics       netip.AddrPort
 	ports         []portSpec
 	underlay      *underlaySpec // nil: none
 	vnet          circuit.VirtualNetwork
@@ -43,6 +44,7 @@ func (r *reader) gateway(o *object) *gatewayFile {
 	}
 	f.timers, _ = r.bgp(o, false)
 	f.bfd, f.bfdDaemonPort = r.deviceBFD(o)
+	f.metrics = r.metrics(o)
 	f.ports = r.ports(o)
 	f.underlay = r.underlay(o)
 	if v, ok := o.section("virtualNetwork", required, "name, addressSpace and subnets"); ok {

@@ -49,26 +49,27 @@ type Edge struct {
 	endSpeaker context.CancelFunc
 
 	// The control loop's own.
-	device        *config.Device
-	ports         map[string]*portState
-	vrfs          map[string]*vrf
-	sessions      map[string]*session
-	foreign       map[uint32]*foreign // BFD daemons' sessions, by discriminator
-	accounts      accounting
-	packetNumbers packetNumbers
-	fastPath      *dataplane.FastPath
-	endpointPorts map[string]*endpointPort // by port name
-	nextPort      int
-	nextVRF       int
-	maintenance   Maintenance
-	incomplete    bool         // the last apply could not do all
-	asking        map[hop]bool // neighbors to ask the kernel for
-	neighbors     chan neighbor
-	links         chan netlink.LinkUpdate
-	calls         chan func()
-	stop          chan struct{}
-	done          sync.WaitGroup
-	closing       sync.WaitGroup // of what was removed
+	device          *config.Device
+	ports           map[string]*portState
+	vrfs            map[string]*vrf
+	sessions        map[string]*session
+	foreign         map[uint32]*foreign // BFD daemons' sessions, by discriminator
+	accounts        accounting
+	packetNumbers   packetNumbers
+	fastPath        *dataplane.FastPath
+	endpointPorts   map[string]*endpointPort // by port name
+	nextPort        int
+	nextVRF         int
+	maintenance     Maintenance
+	speakerRestarts int
+	incomplete      bool         // the last apply could not do all
+	asking          map[hop]bool // neighbors to ask the kernel for
+	neighbors       chan neighbor
+	links           chan netlink.LinkUpdate
+	calls           chan func()
+	stop            chan struct{}
+	done            sync.WaitGroup
+	closing         sync.WaitGroup // of what was removed
 }
 
 // session is what the control loop keeps of a BGP session.
@@ -349,6 +350,7 @@ func (e *Edge) sweep(s *session) {
 // speakerRestarted keeps forwarding on the routes there are: a new speaker
 // will hear them again or not.
 func (e *Edge) speakerRestarted() {
+	e.speakerRestarts++
 	e.log.Warn("BGP speaker restarted; forwarding goes on with the routes known", "for", staleFor)
 	for _, v := range e.vrfs {
 		v.rib.MarkStale()

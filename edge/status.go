@@ -34,8 +34,10 @@ type DeviceStatus struct {
 	PID      int         `json:"pid"`
 	Started  time.Time   `json:"started"`
 	// Goroutines is how many the process has: it must not grow.
-	Goroutines  int         `json:"goroutines"`
-	Maintenance Maintenance `json:"maintenance"`
+	Goroutines int `json:"goroutines"`
+	// SpeakerRestarts is how often the BGP speaker had to be started again.
+	SpeakerRestarts int         `json:"speakerRestarts"`
+	Maintenance     Maintenance `json:"maintenance"`
 }
 
 // CircuitStatus is one circuit.
@@ -148,9 +150,27 @@ func (e *Edge) Device() (s DeviceStatus, err error) {
 	err = e.do(func() {
 		d := e.device
 		s = DeviceStatus{Instance: e.opts.Instance, Name: d.Name, Kind: d.Kind, Role: d.Role, ASN: d.ASN,
-			RouterID: d.RouterID, PID: os.Getpid(), Started: e.started, Goroutines: runtime.NumGoroutine(), Maintenance: e.maintenance}
+			RouterID: d.RouterID, PID: os.Getpid(), Started: e.started, Goroutines: runtime.NumGoroutine(),
+			SpeakerRestarts: e.speakerRestarts, Maintenance: e.maintenance}
 	})
 	return s, err
+}
+
+// FIBStatus is how many routes a VRF forwards by.
+type FIBStatus struct {
+	VRF  string `json:"vrf"`
+	IPv4 int    `json:"ipv4"`
+	IPv6 int    `json:"ipv6"`
+}
+
+// FIBs lists the VRFs' FIBs.
+func (e *Edge) FIBs() (rows []FIBStatus, err error) {
+	err = e.do(func() {
+		for _, v := range e.sortedVRFs() {
+			rows = append(rows, FIBStatus{v.cfg.Name, v.fwd.table.Len4(), v.fwd.table.Len6()})
+		}
+	})
+	return rows, err
 }
 
 // Circuits lists the circuits.

@@ -41,6 +41,7 @@ func TestCLI(t *testing.T) {
 		{"show bgp -d LAB.msee1", 0, "192.168.1.1"},
 		{"show bgp -d LAB.msee9", 1, "no running instance is called LAB.msee9; running: "},
 		{"show circuits -d LAB.msee1", 0, "er1"},
+		{"show metrics -d LAB.msee1", 0, `msee_bgp_session_up{neighbor="192.168.1.1",side="customer",vrf="er1-private"} 1`},
 		{"show everything", 1, ""},
 		{"lab exec --lab LAB ce -- true", 0, ""},
 		{"lab exec --lab LAB ce true", 0, ""},

@@ -52,16 +52,20 @@ var strangers = []struct{ from, to, why string }{
 
 // libraries says which packages may use which modules outside their tests.
 var libraries = map[string][]string{
-	"github.com/cilium/ebpf":         {"lab/vlanshim", "edge", "bgp/speaker", "dataplane/port"},
-	"github.com/gaissmai/bart":       {"dataplane/fib"},
-	"github.com/google/gopacket":     {"lab", "edge", "dataplane"},
-	"github.com/osrg/gobgp/v3":       {"bgp/speaker"},
-	"github.com/songgao/water":       {"edge"},
-	"github.com/spf13/cobra":         {"cmd/msee"},
-	"github.com/vishvananda/netlink": {"lab", "lab/vlanshim", "edge", "bgp/speaker", "dataplane/port"},
-	"go.yaml.in/yaml/v3":             {"config", "lab", "lab/internal/strict"},
-	"golang.org/x/sys":               {"lab", "lab/vlanshim", "api", "edge", "bgp/speaker", "dataplane", "dataplane/port", "netns", "cmd/msee"},
-	"github.com/vishvananda/netns":   {"edge", "lab", "lab/vlanshim"}, // for netlink handles; package netns does the rest
+	"github.com/cilium/ebpf":              {"lab/vlanshim", "edge", "bgp/speaker", "dataplane/port"},
+	"github.com/gaissmai/bart":            {"dataplane/fib"},
+	"github.com/google/gopacket":          {"lab", "edge", "dataplane"},
+	"github.com/prometheus/client_golang": {"api"},
+	"github.com/prometheus/common":        {}, // its parser, for tests
+	"github.com/prometheus/client_model":  {"api"},
+	"golang.org/x/net":                    {"api"},
+	"github.com/osrg/gobgp/v3":            {"bgp/speaker"},
+	"github.com/songgao/water":            {"edge"},
+	"github.com/spf13/cobra":              {"cmd/msee"},
+	"github.com/vishvananda/netlink":      {"lab", "lab/vlanshim", "edge", "bgp/speaker", "dataplane/port"},
+	"go.yaml.in/yaml/v3":                  {"config", "lab", "lab/internal/strict"},
+	"golang.org/x/sys":                    {"lab", "lab/vlanshim", "api", "edge", "bgp/speaker", "dataplane", "dataplane/port", "netns", "cmd/msee"},
+	"github.com/vishvananda/netns":        {"edge", "lab", "lab/vlanshim"}, // for netlink handles; package netns does the rest
 }
 
 // hotFiles run for every frame: they decode by offset, never into gopacket's

@@ -2,6 +2,8 @@ package test
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"regexp"
 	"strings"
@@ -11,6 +13,7 @@ import (
 
 	"msee/bgp"
 	"msee/edge"
+	"msee/netns"
 )
 
 // reloadLab is the lab of two customers, while A's traffic is watched.
@@ -39,6 +42,7 @@ func TestReload(t *testing.T) {
 		{"change B's key", reloadKey},
 		{"change B's VLAN", reloadVLAN},
 		{"add and remove a prefix of A's VNet", reloadGateway},
+		{"metrics", reloadMetrics},
 		{"bad file", reloadBadFile},
 		{"SIGHUP", reloadSignal},
 	} {
@@ -242,6 +246,43 @@ func reloadGateway(t *testing.T, r *reloadLab) {
 
 // reloadBadFile wants a file with faults to change nothing, and to be told where
 // they are.
+// reloadMetrics has the metrics served by TCP, elsewhere, and no more.
+func reloadMetrics(t *testing.T, r *reloadLab) {
+	scrape := func(port int) error {
+		var conn net.Conn
+		err := netns.Do(r.ns("msee1"), func() (err error) {
+			conn, err = net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(30 * time.Second))
+		fmt.Fprint(conn, "GET /metrics HTTP/1.0\r\n\r\n")
+		out, err := io.ReadAll(conn)
+		if err == nil && !strings.Contains(string(out), `msee_bgp_prefix_limit_warning{neighbor=`) {
+			err = fmt.Errorf("it says %q", out)
+		}
+		return err
+	}
+	for _, port := range []int{9100, 9101} {
+		r.reload(func(cfg map[string]any) {
+			cfg["metrics"] = map[string]any{"listenAddress": fmt.Sprintf("127.0.0.1:%d", port)}
+		}, "device msee1", "msee1")
+		if err := scrape(port); err != nil {
+			t.Errorf("metrics at port %d: %v", port, err)
+		}
+	}
+	if scrape(9100) == nil {
+		t.Error("metrics are still served where they were first")
+	}
+	r.reload(func(cfg map[string]any) { delete(cfg, "metrics") }, "device msee1", "msee1")
+	if scrape(9101) == nil {
+		t.Error("metrics are still served, although the file has none")
+	}
+}
+
 func reloadBadFile(t *testing.T, r *reloadLab) {
 	good, err := os.ReadFile(r.configFile("msee1"))
 	if err != nil {

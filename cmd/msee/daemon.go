@@ -84,11 +84,17 @@ func daemon(kind config.Kind, path, instance, state string) error {
 		options.MeterFile = filepath.Join(state, instance, "meters.json")
 		options.PacketNumberFile = filepath.Join(state, instance, "packetnumbers.json")
 	}
+	listen := dev.Metrics // dev is e's from now on
 	e, err := edge.Start(dev, options)
 	if err != nil {
 		return err
 	}
 	defer e.Stop()
+	metrics := api.NewMetricsServer(e, log)
+	defer metrics.Close()
+	if err := metrics.Move(listen, func() error { return nil }); err != nil {
+		return err
+	}
 	var reloading sync.Mutex // the file that was read last is the one applied last
 	reload := func() ([]config.Change, error) {
 		reloading.Lock()
@@ -98,7 +104,11 @@ func daemon(kind config.Kind, path, instance, state string) error {
 			log.Error("reload refused; nothing has changed", "err", err)
 			return nil, err
 		}
-		changes, err := e.Apply(dev)
+		var changes []config.Change
+		err = metrics.Move(dev.Metrics, func() (err error) {
+			changes, err = e.Apply(dev)
+			return err
+		})
 		if err != nil {
 			log.Error("reload failed", "err", err)
 			return changes, err

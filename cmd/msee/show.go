@@ -117,6 +117,12 @@ func showCommand() *cobra.Command {
 		})
 	audit.Flags().BoolVar(&now, "now", false, "audit first; else it is done every minute")
 	counters.Flags().BoolVar(&all, "all", false, "also verdicts that no frame got")
+	add("metrics", "The metrics in Prometheus' text format, as GET /metrics on the socket has them",
+		func(c *api.Client) (any, error) { return c.Metrics() },
+		func(w io.Writer, v any) error {
+			_, err := io.WriteString(w, v.(string))
+			return err
+		})
 	addFastPath(show, &device, &asJSON)
 	return show
 }
