@@ -1,6 +1,11 @@
 package dataplane
 
 import (
+	"errors"
+	"log/slog"
+
+	"golang.org/x/sys/unix"
+
 	"msee/dataplane/gso"
 	"msee/dataplane/port"
 	"msee/vlan"
@@ -12,11 +17,12 @@ import (
 // those in tunnels before any other port. It is one worker's.
 type cutter struct {
 	port.Sender
-	plain  bool   // the port is a port.Plain
-	slab   []byte // segments that wait to be sent
-	used   int
-	frames [port.BatchSize]port.Frame // of the slab
-	out    []*port.Frame
+	plain   bool          // the port is a port.Plain
+	tunnels port.Tunneler // takes some superframes in tunnels; nil: none
+	slab    []byte        // segments that wait to be sent
+	used    int
+	frames  [port.BatchSize]port.Frame // of the slab
+	out     []*port.Frame
 }
 
 // plainSlab holds the segments of four superframes.
@@ -29,16 +35,30 @@ func newCutter(s port.Sender, plain bool) *cutter {
 	return &cutter{Sender: s, plain: plain, slab: make([]byte, plainSlab), out: make([]*port.Frame, 0, port.BatchSize)}
 }
 
-// out is where frames go that need no seal.
-func (q *egressQueue) out() port.Sender {
+// prepare opens what stands before the sender, if the port needs it.
+func (q *egressQueue) prepare(log *slog.Logger) {
 	if q.cutter == nil {
 		_, plain := q.port.Port.(port.Plain)
 		if !plain && !q.port.tunnels {
-			return q.sender
+			return
 		}
 		q.cutter = newCutter(q.sender, plain)
+		if t, ok := q.sender.(port.Tunneler); ok {
+			if err := t.OpenTunnels(); err == nil {
+				q.cutter.tunnels = t
+			} else if !errors.Is(err, unix.EINVAL) { // an older kernel: no fault of anyone's
+				log.Warn("superframes into tunnels are cut", "egress", q.port.Name, "err", err)
+			}
+		}
 	}
-	return q.cutter
+}
+
+// out is where frames go that need no seal.
+func (q *egressQueue) out() port.Sender {
+	if q.cutter != nil {
+		return q.cutter
+	}
+	return q.sender
 }
 
 // cut plans how to cut a superframe, in a tunnel or not.
@@ -55,7 +75,7 @@ func cut(f *port.Frame) (gso.Plan, bool) {
 func (s *cutter) Send(frames []*port.Frame) (sent int, err error) {
 	lost := 0
 	for _, f := range frames {
-		if !s.plain && (f.Inner == 0 || f.VNet.GSOType == port.GSONone) {
+		if !s.plain && (f.Inner == 0 || f.VNet.GSOType == port.GSONone || s.tunnels != nil && s.tunnels.TakesTunnelled(f)) {
 			s.queue(f, &lost, &err)
 			continue
 		}

@@ -341,6 +341,7 @@ func (w *Worker) adoptSenders() {
 			w.egress[i] = q
 		}
 		q.port = p
+		q.prepare(w.log)
 		w.queues = append(w.queues, q)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"msee/edge"
+	"msee/netns"
 )
 
 // fastPathVM is the VM's address in the lab; its host is on the core.
@@ -22,15 +24,20 @@ const fastPathVM = "10.100.1.10"
 // the VM moving to another host, loses nothing of a stream of 1,000 packets a
 // second.
 func TestFastPath(t *testing.T) {
-	t.Run("VLAN", func(t *testing.T) { testFastPath(t, "fastpath", true) })
-	// Without the load: superframes are cut for the tunnels, and what comes of
-	// them can overrun the VM's backlog, that of the stream included.
-	t.Run("VXLAN", func(t *testing.T) { testFastPath(t, "vxlan", false) })
+	t.Run("VLAN", func(t *testing.T) { testFastPath(t, "fastpath") })
+	t.Run("VXLAN", func(t *testing.T) { testFastPath(t, "vxlan") })
 }
 
-func testFastPath(t *testing.T, of string, load bool) {
+func testFastPath(t *testing.T, of string) {
 	l := startLab(t, topology(t, of, "addresses: [10.100.255.20/27,", "addresses: [10.100.255.20/27, 10.100.255.21/27,"), "gw0", "gw1")
 	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
+	// Where superframes are cut for the tunnels (before Linux 6.17), what comes of
+	// them can overrun the VM's backlog, the probe's included.
+	load := true
+	if of == "vxlan" && netns.Do(l.ns("msee1"), func() error { _, err := net.InterfaceByName("mseevx0"); return err }) != nil {
+		load = false
+		t.Log("superframes are cut: no load beside the probe")
+	}
 	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)
 	p.healthy(t, 20*time.Second)
 	bypass := func(on bool, sku string) func(map[string]any) {

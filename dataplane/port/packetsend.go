@@ -16,11 +16,13 @@ const sendBuffer = 8 << 20
 
 // packetSender transmits on one device for one worker.
 type packetSender struct {
-	name string
+	name    string
+	ifindex int
 	// direct bypasses the queueing discipline: each frame goes straight to
 	// the driver. queued does not, and is for superframes the driver refuses.
 	direct, queued int
 	ring           *txRing    // for small frames
+	tunnels        *tunnelTap // for superframes in tunnels; nil before OpenTunnels
 	xsk            *xskSender // for small frames of an xdp port; nil on others
 	msgs           [BatchSize]unix.Mmsghdr
 	iovs           [BatchSize]unix.Iovec
@@ -64,7 +66,7 @@ func inNamespaceOf(socket int, fn func() error) error {
 
 // newPacketSender opens the sockets in the caller's network namespace.
 func newPacketSender(name string, ifindex int) (_ *packetSender, err error) {
-	s := &packetSender{name: name, direct: -1, queued: -1}
+	s := &packetSender{name: name, ifindex: ifindex, direct: -1, queued: -1}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -139,6 +141,8 @@ func (s *packetSender) Send(frames []*Frame) (sent int, err error) {
 			left, more, e = s.small(s.xsk.send(frames[:n]))
 		case wayRing:
 			left, more, e = s.small(s.ring.send(frames[:n]))
+		case wayTunnel:
+			left, more, e = s.small(s.tunnels.send(frames[:n]))
 		default:
 			left, more, e = s.sendBatch(frames[:n])
 		}
@@ -161,10 +165,13 @@ const (
 	wayMessage way = iota // of its own, in sendmmsg
 	wayRing               // AF_PACKET's
 	wayXSK                // AF_XDP's ring
+	wayTunnel             // a TAP
 )
 
 func (s *packetSender) wayOf(f *Frame) way {
 	switch {
+	case s.TakesTunnelled(f):
+		return wayTunnel
 	case s.xsk != nil && s.xsk.takes(f):
 		return wayXSK
 	case s.ring.takes(f):
@@ -172,6 +179,24 @@ func (s *packetSender) wayOf(f *Frame) way {
 	}
 	return wayMessage
 }
+
+// OpenTunnels implements Tunneler.
+func (s *packetSender) OpenTunnels() error {
+	if s.tunnels != nil {
+		return nil
+	}
+	err := inNamespaceOf(s.direct, func() (err error) {
+		s.tunnels, err = openTunnelTap(s.ifindex)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("open tunnels' way out by %s: %w", s.name, err)
+	}
+	return nil
+}
+
+// TakesTunnelled implements Tunneler.
+func (s *packetSender) TakesTunnelled(f *Frame) bool { return s.tunnels != nil && takesTunnelled(f) }
 
 // small is how a ring's sending went; more says whether it makes sense to go on
 // with others.
@@ -247,6 +272,10 @@ func (s *packetSender) Close() error {
 	if s.ring != nil {
 		errs = append(errs, s.ring.close())
 		s.ring = nil
+	}
+	if s.tunnels != nil {
+		errs = append(errs, s.tunnels.close())
+		s.tunnels = nil
 	}
 	for _, fd := range []*int{&s.direct, &s.queued} {
 		if *fd >= 0 {

@@ -117,6 +117,15 @@ type Sender interface {
 	Close() error
 }
 
+// Tunneler is a Sender that may take superframes in tunnels (see Frame.Inner)
+// whole. All others must be given the frames they stand for.
+type Tunneler interface {
+	// OpenTunnels makes ready for it. The error says why it cannot be.
+	OpenTunnels() error
+	// TakesTunnelled reports whether it takes this one.
+	TakesTunnelled(*Frame) bool
+}
+
 // Stats are a port's counters since it was opened.
 type Stats struct {
 	// RxDropped counts frames the kernel dropped because the ring was full.
