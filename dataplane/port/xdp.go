@@ -38,13 +38,14 @@ type XDP struct {
 	queues []*xskQueue
 	next   int // the queue that Recv asks first
 	epoll  int // of the queues' sockets, if there are several; else -1
-	sender xskSender
+	sender *xskSender
 
 	program  *ebpf.Program
 	sockets  *ebpf.Map // by queue
 	attached link.Link // goes with its descriptor, and so with this process
 
 	mu      sync.Mutex // guards the sockets against Close during Stats, and:
+	silence link.Link  // nil: the host may send
 	dropped uint64
 	closed  bool
 }
@@ -105,11 +106,10 @@ func (p *XDP) openQueues(most, mtu int) error {
 		p.queues, mode = append(p.queues, q), m
 	}
 	p.mode = mode.String()
-	p.sender.init(p.queues[0], mode.zeroCopy)
-	if len(p.queues) == 1 {
-		return nil
-	}
 	var err error
+	if p.sender, err = openXSKSender(p.ifindex, 0, p.queues[0], mode.zeroCopy); err != nil || len(p.queues) == 1 {
+		return err
+	}
 	if p.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return fmt.Errorf("create epoll: %w", err)
 	}
@@ -118,6 +118,30 @@ func (p *XDP) openQueues(most, mtu int) error {
 		if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, q.fd, &ev); err != nil {
 			return fmt.Errorf("watch socket: %w", err)
 		}
+	}
+	return nil
+}
+
+// SilenceHost keeps the host, and whoever sends through its queueing discipline,
+// from sending on the device, or lets them again. What our senders send one by
+// one passes, superframes that the device cannot cut do not. It needs Linux 6.6.
+func (p *XDP) SilenceHost(on bool) (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed || on == (p.silence != nil):
+		return nil
+	case on:
+		err = inNamespaceOf(p.queues[0].fd, func() (err error) {
+			p.silence, err = attachSilence(p.ifindex)
+			return err
+		})
+	default:
+		err = p.silence.Close()
+		p.silence = nil
+	}
+	if err != nil {
+		return fmt.Errorf("silence the host on %s: %w", p.name, err)
 	}
 	return nil
 }
@@ -173,7 +197,7 @@ func (p *XDP) NewSender() (Sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open sender on %s: %w", p.name, err)
 	}
-	s.xsk = &p.sender
+	s.xsk = p.sender
 	return s, nil
 }
 
@@ -200,10 +224,14 @@ func (p *XDP) Close() error {
 	}
 	p.closed = true
 	var errs []error
-	if p.attached != nil {
-		errs = append(errs, p.attached.Close())
+	for _, l := range []link.Link{p.attached, p.silence} {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
 	}
-	p.sender.close()
+	if p.sender != nil {
+		errs = append(errs, p.sender.close())
+	}
 	for _, q := range p.queues {
 		errs = append(errs, q.close())
 	}

@@ -15,6 +15,8 @@ import (
 const (
 	xdpDrop = 1
 
+	tcShot = 2 // tc's, to drop
+
 	xdpData    = 0
 	xdpDataEnd = 4
 	xdpRxQueue = 16
@@ -126,6 +128,20 @@ func insertTag(vlanTag btf.TypeID) asm.Instructions {
 		asm.Mov.Imm(asm.R0, xdpDrop).WithSymbol("drop"),
 		asm.Return(),
 	)
+}
+
+// attachSilence drops all that is to leave by a device through its queueing
+// discipline. It goes with its descriptor, as the XDP program.
+func attachSilence(ifindex int) (link.Link, error) {
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "msee_silence", Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXEgress, License: "Apache-2.0",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, tcShot), asm.Return()},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load drop program: %w", err)
+	}
+	defer prog.Close() // the link holds it
+	return link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: prog, Attach: ebpf.AttachTCXEgress, Anchor: link.Head()})
 }
 
 // kernelFunc finds a function that the kernel lends to programs.

@@ -38,12 +38,13 @@ func (m xskMode) String() string {
 	return "copy"
 }
 
-// xskQueue is an AF_XDP socket on one queue of a device, with memory of its
-// own: the first rxChunks of it for frames in, the others for frames out.
+// xskQueue is an AF_XDP socket on one queue of a device, which receives. It has
+// memory of its own: the first rxChunks of it for frames in, the others for
+// frames out.
 type xskQueue struct {
 	fd       int
 	mem      []byte
-	rx, tx   xskRing[unix.XDPDesc]
+	rx       xskRing[unix.XDPDesc]
 	fill     xskRing[uint64] // chunks for the kernel to receive into
 	complete xskRing[uint64] // chunks that it has sent
 
@@ -75,7 +76,7 @@ func openQueue(ifindex, queue, mtu int) (q *xskQueue, m xskMode, err error) {
 
 // letGo is how long the kernel may take to let go of a queue whose socket was
 // closed.
-const letGo = time.Second
+const letGo = 2 * time.Second
 
 func tryQueue(ifindex, queue, mtu int) (q *xskQueue, m xskMode, err error) {
 	fits := mtu+14+8 <= xskFrame
@@ -118,11 +119,6 @@ func openXSK(ifindex, queue int, m xskMode) (_ *xskQueue, err error) {
 	if err := q.mapRings(); err != nil {
 		return nil, err
 	}
-	// A batch in one call, where the kernel allows more than 32 frames (6.17).
-	_ = unix.SetsockoptInt(q.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, BatchSize)
-	if err := unix.SetsockoptInt(q.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer); err != nil {
-		return nil, fmt.Errorf("set SO_SNDBUFFORCE: %w", err)
-	}
 	for i := range uint32(rxChunks) {
 		q.fill.entries[i] = uint64(i) * chunk
 	}
@@ -143,27 +139,33 @@ func openXSK(ifindex, queue int, m xskMode) (_ *xskQueue, err error) {
 }
 
 func (q *xskQueue) mapRings() error {
-	for _, o := range []struct{ opt, entries int }{
-		{unix.XDP_UMEM_FILL_RING, rxChunks}, {unix.XDP_UMEM_COMPLETION_RING, txChunks},
-		{unix.XDP_RX_RING, rxChunks}, {unix.XDP_TX_RING, txChunks},
-	} {
-		if err := unix.SetsockoptInt(q.fd, unix.SOL_XDP, o.opt, o.entries); err != nil {
-			return fmt.Errorf("set size of ring %d: %w", o.opt, err)
-		}
-	}
-	var offsets unix.XDPMmapOffsets
-	if err := getsockopt(q.fd, unix.XDP_MMAP_OFFSETS, unsafe.Pointer(&offsets), unsafe.Sizeof(offsets)); err != nil {
-		return fmt.Errorf("get XDP_MMAP_OFFSETS: %w", err)
-	}
 	return errors.Join(
-		q.fill.open(q.fd, unix.XDP_UMEM_PGOFF_FILL_RING, offsets.Fr, rxChunks),
-		q.complete.open(q.fd, unix.XDP_UMEM_PGOFF_COMPLETION_RING, offsets.Cr, txChunks),
-		q.rx.open(q.fd, unix.XDP_PGOFF_RX_RING, offsets.Rx, rxChunks),
-		q.tx.open(q.fd, unix.XDP_PGOFF_TX_RING, offsets.Tx, txChunks))
+		q.fill.open(q.fd, unix.XDP_UMEM_FILL_RING, rxChunks),
+		q.complete.open(q.fd, unix.XDP_UMEM_COMPLETION_RING, txChunks),
+		q.rx.open(q.fd, unix.XDP_RX_RING, rxChunks))
 }
 
-// open maps a ring of the socket.
-func (r *xskRing[T]) open(fd int, at int64, off unix.XDPRingOffset, entries int) (err error) {
+// open makes and maps the ring of a socket that an option names.
+func (r *xskRing[T]) open(fd, option, entries int) (err error) {
+	if err := unix.SetsockoptInt(fd, unix.SOL_XDP, option, entries); err != nil {
+		return fmt.Errorf("set size of ring %d: %w", option, err)
+	}
+	var offsets unix.XDPMmapOffsets
+	if err := getsockopt(fd, unix.XDP_MMAP_OFFSETS, unsafe.Pointer(&offsets), unsafe.Sizeof(offsets)); err != nil {
+		return fmt.Errorf("get XDP_MMAP_OFFSETS: %w", err)
+	}
+	var at int64
+	var off unix.XDPRingOffset
+	switch option {
+	case unix.XDP_RX_RING:
+		at, off = unix.XDP_PGOFF_RX_RING, offsets.Rx
+	case unix.XDP_TX_RING:
+		at, off = unix.XDP_PGOFF_TX_RING, offsets.Tx
+	case unix.XDP_UMEM_FILL_RING:
+		at, off = unix.XDP_UMEM_PGOFF_FILL_RING, offsets.Fr
+	case unix.XDP_UMEM_COMPLETION_RING:
+		at, off = unix.XDP_UMEM_PGOFF_COMPLETION_RING, offsets.Cr
+	}
 	var entry T
 	r.mem, err = unix.Mmap(fd, at, int(off.Desc)+entries*int(unsafe.Sizeof(entry)),
 		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
@@ -289,7 +291,7 @@ func (q *xskQueue) close() error {
 		errs = append(errs, unix.Close(q.fd))
 		q.fd = -1
 	}
-	for _, mem := range []*[]byte{&q.fill.mem, &q.complete.mem, &q.rx.mem, &q.tx.mem, &q.mem} {
+	for _, mem := range []*[]byte{&q.fill.mem, &q.complete.mem, &q.rx.mem, &q.mem} {
 		if *mem != nil {
 			errs = append(errs, unix.Munmap(*mem))
 			*mem = nil

@@ -1,6 +1,8 @@
 package port
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -9,26 +11,57 @@ import (
 
 // xskSender sends small frames through the ring of a queue. The ring is the
 // port's: workers take turns, as on the device itself, whose queue it is.
+//
+// It has a socket of its own, which nobody watches: with each frame that has
+// left, the kernel wakes those who watch its socket, a tenth of the work.
 type xskSender struct {
 	mu       sync.Mutex
-	q        *xskQueue
+	q        *xskQueue // whose memory it shares
+	fd       int
+	tx       xskRing[unix.XDPDesc]
 	zeroCopy bool
 	free     []uint64 // chunks that are not with the kernel
 }
 
-func (s *xskSender) init(q *xskQueue, zeroCopy bool) {
-	s.q, s.zeroCopy = q, zeroCopy
-	s.free = make([]uint64, 0, txChunks)
+func openXSKSender(ifindex, queue int, q *xskQueue, zeroCopy bool) (_ *xskSender, err error) {
+	s := &xskSender{q: q, fd: -1, zeroCopy: zeroCopy, free: make([]uint64, 0, txChunks)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("open AF_XDP socket to send: %w", err), s.close())
+		}
+	}()
 	for i := range uint64(txChunks) {
 		s.free = append(s.free, (rxChunks+txChunks-1-i)*chunk)
 	}
+	if s.fd, err = unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+		return nil, err
+	}
+	if err := s.tx.open(s.fd, unix.XDP_TX_RING, txChunks); err != nil {
+		return nil, err
+	}
+	// A batch in one call, where the kernel allows more than 32 frames (6.17).
+	_ = unix.SetsockoptInt(s.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, BatchSize)
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer); err != nil {
+		return nil, fmt.Errorf("set SO_SNDBUFFORCE: %w", err)
+	}
+	return s, unix.Bind(s.fd, &unix.SockaddrXDP{Flags: unix.XDP_SHARED_UMEM, Ifindex: uint32(ifindex),
+		QueueID: uint32(queue), SharedUmemFD: uint32(q.fd)})
 }
 
-// close is before the queue's: a sender that lives on sends nothing.
-func (s *xskSender) close() {
+// close is before the queue's. A worker may still call send, in vain.
+func (s *xskSender) close() error {
 	s.mu.Lock()
-	s.q = nil
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	var errs []error
+	if s.fd >= 0 {
+		errs = append(errs, unix.Close(s.fd))
+		s.fd = -1
+	}
+	if s.tx.mem != nil {
+		errs = append(errs, unix.Munmap(s.tx.mem))
+		s.tx.mem = nil
+	}
+	return errors.Join(errs...)
 }
 
 // takes reports whether a frame may go this way: the kernel sends it as it is.
@@ -42,7 +75,7 @@ func (s *xskSender) takes(f *Frame) bool {
 func (s *xskSender) send(frames []*Frame) (sent int, more bool, errno unix.Errno) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.q == nil {
+	if s.fd < 0 {
 		return 0, false, unix.EBADF
 	}
 	for len(frames) > 0 {
@@ -64,14 +97,14 @@ func (s *xskSender) send(frames []*Frame) (sent int, more bool, errno unix.Errno
 func (s *xskSender) put(frames []*Frame) int {
 	s.reclaim()
 	n := min(len(frames), len(s.free))
-	at := atomic.LoadUint32(s.q.tx.producer)
+	at := atomic.LoadUint32(s.tx.producer)
 	for i, f := range frames[:n] {
 		addr := s.free[len(s.free)-1]
 		s.free = s.free[:len(s.free)-1]
 		copy(s.q.mem[addr:addr+chunk], f.Bytes())
-		s.q.tx.entries[(at+uint32(i))&s.q.tx.mask] = unix.XDPDesc{Addr: addr, Len: uint32(f.Len())}
+		s.tx.entries[(at+uint32(i))&s.tx.mask] = unix.XDPDesc{Addr: addr, Len: uint32(f.Len())}
 	}
-	atomic.StoreUint32(s.q.tx.producer, at+uint32(n)) // releases what we wrote before it
+	atomic.StoreUint32(s.tx.producer, at+uint32(n)) // releases what we wrote before it
 	return n
 }
 
@@ -90,14 +123,14 @@ func (s *xskSender) reclaim() {
 // leave. Those that the device does not take now stay in the ring, which cannot
 // be told to forget them, and leave with the next.
 func (s *xskSender) kick() (lost int, errno unix.Errno) {
-	for s.q.tx.needsWakeup() {
-		before := atomic.LoadUint32(s.q.tx.consumer)
-		_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.q.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
-		after := atomic.LoadUint32(s.q.tx.consumer)
+	for s.tx.needsWakeup() {
+		before := atomic.LoadUint32(s.tx.consumer)
+		_, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+		after := atomic.LoadUint32(s.tx.consumer)
 		if e == unix.EBUSY && after != before { // its queue had no room for this one
 			lost++
 		}
-		left := int(atomic.LoadUint32(s.q.tx.producer) - after)
+		left := int(atomic.LoadUint32(s.tx.producer) - after)
 		if s.zeroCopy && e == 0 || left == 0 {
 			break
 		}
