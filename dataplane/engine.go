@@ -146,6 +146,21 @@ func (e *Engine) SendFrame(portIndex int, frame []byte) error {
 	return e.post(portIndex, func(w *Worker) { w.enqueueControl(portIndex, f) })
 }
 
+// Resizer is a port whose receive ring can be changed while it is in use.
+type Resizer interface {
+	Resize(cfg port.PacketConfig) error
+}
+
+// Resize gives a port another receive ring, and returns when it has it.
+func (e *Engine) Resize(portIndex int, cfg port.PacketConfig) error {
+	done := make(chan error, 1)
+	err := e.post(portIndex, func(w *Worker) { done <- w.resize(cfg) })
+	if err != nil {
+		return err
+	}
+	return <-done
+}
+
 // post has a port's worker run f; see Worker.post.
 func (e *Engine) post(portIndex int, f func(*Worker)) error {
 	e.mu.Lock()

@@ -500,6 +500,7 @@ func (w *Worker) transmit() {
 			w.verdicts[DropNoKey] += uint64(s.noKey)
 			w.verdicts[DropTooBig] += uint64(s.tooLong)
 			q.frames = q.frames[:0]
+			q.join.Release()
 		}
 	}
 }

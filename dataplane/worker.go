@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -144,6 +145,20 @@ func (w *Worker) watchPort() error {
 		return w.thread.watch(fd, w.index)
 	}
 	return nil
+}
+
+// resize gives the port another receive ring, between two batches.
+func (w *Worker) resize(cfg port.PacketConfig) error {
+	p, ok := w.device.(Resizer)
+	if !ok {
+		return nil
+	}
+	if w.mutedUntil == 0 { // the descriptor is going
+		w.thread.unwatch(w.device.FD())
+	}
+	err := p.Resize(cfg)
+	w.mutedUntil = 0
+	return errors.Join(err, w.watchPort())
 }
 
 // unwatch is before the worker leaves its thread.

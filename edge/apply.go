@@ -34,6 +34,7 @@ type portState struct {
 	counters *dataplane.PortCounters
 	ifindex  int // of the device when it was opened
 	claim    net.Listener
+	ring     port.PacketConfig
 	link     string                  // up, down or gone; see checkLinks
 	bfd      []*dataplane.BFDSession // its worker's
 	secy     *macsec.SecY            // nil without MACsec
@@ -211,18 +212,21 @@ func (e *Edge) openPort(p config.Port) (_ *portState, err error) {
 		}
 	}()
 	var dev port.Port
+	var ring port.PacketConfig
 	switch p.Type {
 	case "tap":
 		dev, err = port.OpenTap(port.TapConfig{Name: p.Device})
 	case "xdp":
 		dev, err = port.OpenXDP(port.XDPConfig{Device: p.Device})
 	default:
-		dev, err = port.OpenPacket(port.PacketConfig{Device: p.Device})
+		if ring, err = ringFor(p); err == nil {
+			dev, err = port.OpenPacket(ring)
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	ps := &portState{cfg: p, index: e.nextPort, port: dev, counters: new(dataplane.PortCounters), link: linkUp, claim: claim}
+	ps := &portState{cfg: p, index: e.nextPort, port: dev, counters: new(dataplane.PortCounters), link: linkUp, claim: claim, ring: ring}
 	if link, err := net.InterfaceByName(dev.Name()); err == nil {
 		ps.ifindex = link.Index
 	}
@@ -381,6 +385,7 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 	e.publishSnapshot(e.portTables())
 	e.engine.Sync()
 	e.lookForDaemons()
+	failed = errors.Join(failed, e.setRings())
 	e.setBFD()
 	for _, s := range gone {
 		s.tap.device.Close()

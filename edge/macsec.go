@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"msee/config"
+	"msee/dataplane"
+	"msee/dataplane/port"
 	"msee/macsec"
 	"msee/vlan"
 )
@@ -104,6 +106,49 @@ func (e *Edge) setMACsec(p *portState) error {
 		return nil // the KaY's
 	}
 	return e.setStaticKeys(p)
+}
+
+// sealedRing is how many frames the receive ring of a MACsec port holds: all that
+// a TCP connection has on the way (tcp_rmem is 6 MB) comes in frames of the MTU,
+// not in superframes. With an MTU of 1600 it is 8 MB, with 9000 38 MB.
+const sealedRing = 4096
+
+// ringFor returns the receive ring that a port needs. On a MACsec port nothing is
+// longer than the device's MTU.
+func ringFor(p config.Port) (port.PacketConfig, error) {
+	ring := port.PacketConfig{Device: p.Device}
+	if p.MACsec == nil {
+		return ring, nil
+	}
+	link, err := net.InterfaceByName(p.Device)
+	if err != nil {
+		return ring, err
+	}
+	ring.RingFrames, ring.MaxFrame = sealedRing, min(max(link.MTU, minDeviceMTU)+vlan.EthLen+vlan.TagLen, port.MaxFrame)
+	return ring, nil
+}
+
+// minDeviceMTU is that of IPv6, sealed: what is smaller fits as well.
+const minDeviceMTU = 1280 + 2*vlan.TagLen + macsec.Overhead
+
+// setRings gives the ports the rings that they need now: with MACsec or without,
+// and for the MTU of their devices.
+func (e *Edge) setRings() (failed error) {
+	for _, p := range e.ports {
+		if _, can := p.port.(dataplane.Resizer); !can {
+			continue
+		}
+		ring, err := ringFor(p.cfg)
+		if err != nil || ring == p.ring || p.link == linkGone {
+			continue
+		}
+		if err := e.engine.Resize(p.index, ring); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("port %s: %w", p.cfg.Name, err))
+			continue
+		}
+		p.ring = ring
+	}
+	return failed
 }
 
 // closeSecY wipes a port's keys. From the next snapshot on it has no SecY.

@@ -28,6 +28,9 @@ func (e *Edge) watchLinks() error {
 // anew is opened again.
 func (e *Edge) checkLinks() {
 	again := false
+	if err := e.setRings(); err != nil { // the MTU may be another one
+		e.log.Error("receive ring", "err", err)
+	}
 	for _, p := range e.ports {
 		state := p.linkState()
 		if state != p.link {

@@ -10,8 +10,9 @@ import (
 // Table joins frames of one flow that follow each other in a queue into a
 // superframe, by the rules of the kernel's GRO: the receiver must not be able
 // to tell it from the frames. A queue's frames are added in their order; a
-// frame that is joined is copied behind the one that heads its flow and does
-// not go into the queue. Flush before the queue is used.
+// frame that is joined is copied behind the one that heads its flow, which may
+// move to memory of the table's for that, and does not go into the queue. Flush
+// before the queue is used, Release when it has been sent.
 type Table struct {
 	// UDP joins datagrams too, for an egress that can cut them (USO).
 	UDP bool
@@ -21,7 +22,16 @@ type Table struct {
 	// where nothing can be joined.
 	flows [16]flow
 	live  uint16 // bit per slot in use
+
+	// rooms are where superframes grow whose head has no room behind it where
+	// it is; used of them are in the queue.
+	rooms [][]byte
+	used  int
 }
+
+// maxRooms bounds how many superframes of a queue may have been moved; a batch
+// of port.BatchSize frames of 1500 octets makes six, more if its flows are many.
+const maxRooms = 16
 
 // flow is a superframe in the making. Its head is a frame in the queue.
 type flow struct {
@@ -51,7 +61,7 @@ func (t *Table) Add(f *port.Frame, l3 int) bool {
 	w := &t.flows[slot]
 	held := t.live&(1<<slot) != 0
 	same := held && w.sameFlow(frame, &h)
-	if same && w.joins(f, frame, &h) {
+	if same && w.joins(f, frame, &h) && t.fits(w, h.end-h.payload) {
 		w.join(frame, &h)
 		if w.complete(frame, &h) {
 			t.finish(slot)
@@ -76,6 +86,29 @@ func (t *Table) Flush() {
 			t.finish(slot)
 		}
 	}
+}
+
+// Release is to be called when the queue's frames are sent.
+func (t *Table) Release() { t.used = 0 }
+
+// fits makes sure that n octets have room behind a flow's head, and moves it if
+// need be. It reports false if there is none.
+func (t *Table) fits(w *flow, n int) bool {
+	f := w.head
+	if f.End+n <= len(f.Buf) {
+		return true
+	}
+	if t.used == len(t.rooms) {
+		if t.used == maxRooms {
+			return false
+		}
+		t.rooms = append(t.rooms, make([]byte, port.Headroom+port.MaxFrame))
+	}
+	room := t.rooms[t.used]
+	t.used++
+	end := port.Headroom + copy(room[port.Headroom:], f.Bytes())
+	f.Buf, f.Start, f.End = room, port.Headroom, end
+	return true
 }
 
 // slotOf spreads flows by the low halves of addresses and the ports.
@@ -144,7 +177,7 @@ func (w *flow) joins(f *port.Frame, frame []byte, h *headers) bool {
 		return false
 	case h.l4 != w.l4, h.payload != w.payload:
 		return false
-	case len(head)-w.l3+size > maxIP, w.head.End+size > len(w.head.Buf):
+	case len(head)-w.l3+size > maxIP:
 		return false
 	case !w.sameIP(head, frame):
 		return false

@@ -337,14 +337,32 @@ func TestJoinRules(t *testing.T) {
 	}
 }
 
-// TestRoom: a head without room behind it is left as it is.
+// TestRoom: a head without room behind it moves to where there is; if the table
+// has no more, it is left as it is, until the queue has been sent.
 func TestRoom(t *testing.T) {
-	segments := cutAll(t, shape{payload: 3000, size: 1000, flags: 0x10}.build(rand.New(rand.NewPCG(1, 1))), 14)
-	segments[0].Buf = segments[0].Buf[:segments[0].End+999]
 	var table Table
-	got := fmt.Sprint(table.Add(segments[0], 14), table.Add(segments[1], 14), table.Add(segments[2], 14))
-	if table.Flush(); got != "false false true" {
-		t.Error(got)
+	queue := func() string {
+		super := shape{payload: 3000, size: 1000, flags: 0x10}.build(rand.New(rand.NewPCG(1, 1)))
+		segments := cutAll(t, super, 14)
+		segments[0].Buf = segments[0].Buf[:segments[0].End+999]
+		got := fmt.Sprint(table.Add(segments[0], 14), table.Add(segments[1], 14), table.Add(segments[2], 14))
+		table.Flush()
+		if got == "false true true" && !bytes.Equal(segments[0].Bytes()[34+20:], super.Bytes()[34+20:]) {
+			t.Errorf("joined: %x", segments[0].Bytes())
+		}
+		return got
+	}
+	for i := range maxRooms {
+		if got := queue(); got != "false true true" {
+			t.Error(i, got)
+		}
+	}
+	if got := queue(); got != "false false true" {
+		t.Error("without room:", got)
+	}
+	table.Release()
+	if got := queue(); got != "false true true" {
+		t.Error("after Release:", got)
 	}
 }
 

@@ -59,6 +59,40 @@ func attachHostDrop(handle *netlink.Handle, ifindex int, parent uint32) (*hostDr
 	return d, nil
 }
 
+// hostSilence keeps a device's host from sending on it.
+type hostSilence struct {
+	netlink *netlink.Handle
+	drop    *hostDrop // nil: the host may send
+}
+
+// set begins or ends it. The caller is in the device's namespace.
+func (s *hostSilence) set(ifindex int, on bool) (err error) {
+	switch {
+	case on == (s.drop != nil):
+		return nil
+	case !on:
+		err := s.drop.detach()
+		s.netlink.Close()
+		*s = hostSilence{}
+		return err
+	}
+	if s.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	if s.drop, err = attachHostDrop(s.netlink, ifindex, netlink.HANDLE_MIN_EGRESS); err != nil {
+		s.netlink.Close()
+	}
+	return err
+}
+
+// endSilence removes what a process that crashed has left of its silence: it would
+// keep from leaving what we send through the queueing discipline.
+func endSilence(handle *netlink.Handle, ifindex int) error {
+	d := hostDrop{netlink: handle, filter: netlink.BpfFilter{FilterAttrs: netlink.FilterAttrs{LinkIndex: ifindex,
+		Parent: netlink.HANDLE_MIN_EGRESS, Handle: hostDropHandle, Priority: hostDropPriority, Protocol: unix.ETH_P_ALL}}}
+	return d.detach()
+}
+
 // loadHostDrop loads the program, which is the verdict alone.
 func loadHostDrop() (*ebpf.Program, error) {
 	return ebpf.NewProgram(&ebpf.ProgramSpec{

@@ -18,10 +18,34 @@ type PacketConfig struct {
 	// Device is the link in the caller's network namespace. It must be an
 	// Ethernet device; the caller sets it up.
 	Device string
-	// RingFrames is how many frames may wait; 0 means DefaultRingFrames. Each
-	// takes a slot for a 64 KiB frame, whatever its length.
+	// RingFrames is how many frames may wait; 0 means DefaultRingFrames.
 	RingFrames int
+	// MaxFrame is the longest frame to receive, octets, Ethernet header and
+	// tags included; 0 is MaxFrame, the longest there is. Each frame takes a
+	// slot for that many, whatever its length. Longer ones are truncated.
+	MaxFrame int
 }
+
+// withDefaults fills in what is 0.
+func (c PacketConfig) withDefaults() (PacketConfig, error) {
+	if c.RingFrames == 0 {
+		c.RingFrames = DefaultRingFrames
+	}
+	if c.MaxFrame == 0 {
+		c.MaxFrame = MaxFrame
+	}
+	if c.RingFrames < 1 || c.RingFrames > 1<<15 { // 2 GiB
+		return c, fmt.Errorf("ring of %d frames: must be 1 to %d", c.RingFrames, 1<<15)
+	}
+	if c.MaxFrame < minFrame || c.MaxFrame > MaxFrame {
+		return c, fmt.Errorf("ring for frames of %d octets: must be %d to %d", c.MaxFrame, minFrame, MaxFrame)
+	}
+	return c, nil
+}
+
+// minFrame is the shortest that a frame's maximum can be: an IPv6 packet of the
+// minimum MTU with tags and SecTAG.
+const minFrame = 1280 + 64
 
 // Packet is a port on a Linux network device by AF_PACKET. It takes every frame
 // that enters the device, whoever it is addressed to, and keeps the host's own
@@ -35,9 +59,9 @@ type Packet struct {
 	empty   bool // the last Recv found nothing
 	netlink *netlink.Handle
 	drop    *hostDrop
-	silence *hostDrop // nil: the host may send
+	silence hostSilence
 
-	mu      sync.Mutex // guards fd against Close during Stats, and:
+	mu      sync.Mutex // guards fd against Close and Resize during Stats and NewSender, and:
 	dropped uint64
 	closed  bool
 }
@@ -54,12 +78,8 @@ func OpenPacket(cfg PacketConfig) (*Packet, error) {
 }
 
 func (p *Packet) open(cfg PacketConfig) (err error) {
-	frames := cfg.RingFrames
-	if frames == 0 {
-		frames = DefaultRingFrames
-	}
-	if frames < 1 || frames > 1<<15 { // 2 GiB
-		return fmt.Errorf("ring of %d frames: must be 1 to %d", frames, 1<<15)
+	if cfg, err = cfg.withDefaults(); err != nil {
+		return err
 	}
 	if p.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
@@ -73,39 +93,25 @@ func (p *Packet) open(cfg PacketConfig) (err error) {
 		return fmt.Errorf("device is %q, not an Ethernet", attrs.EncapType)
 	}
 	p.ifindex, p.mac = attrs.Index, MAC(attrs.HardwareAddr)
-	if err := p.openRing(frames); err != nil {
+	if p.fd, p.ring, err = openRing(p.ifindex, cfg); err != nil {
 		return err
 	}
 	// The host is deaf before we hear: no frame is processed twice.
 	if p.drop, err = attachHostDrop(p.netlink, p.ifindex, netlink.HANDLE_MIN_INGRESS); err != nil {
 		return err
 	}
-	// What a predecessor that crashed has left would keep from leaving what we
-	// send through the queueing discipline.
-	left := hostDrop{netlink: p.netlink, filter: p.drop.filter}
-	left.filter.Parent = netlink.HANDLE_MIN_EGRESS
-	if err := left.detach(); err != nil {
+	if err := endSilence(p.netlink, p.ifindex); err != nil {
 		return err
 	}
 	return bindPacket(p.fd, unix.ETH_P_ALL, p.ifindex)
 }
 
 // SilenceHost keeps the host, and whoever sends through its queueing discipline,
-// from sending on the device, or lets them again. What our senders send one by
+// from sending on the device, or lets them again. The caller is in the device's
+// namespace. What our senders send one by
 // one passes, superframes that the device cannot cut do not.
-func (p *Packet) SilenceHost(on bool) (err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.closed || on == (p.silence != nil):
-		return nil
-	case on:
-		p.silence, err = attachHostDrop(p.netlink, p.ifindex, netlink.HANDLE_MIN_EGRESS)
-	default:
-		err = p.silence.detach()
-		p.silence = nil
-	}
-	if err != nil {
+func (p *Packet) SilenceHost(on bool) error {
+	if err := p.silence.set(p.ifindex, on); err != nil {
 		return fmt.Errorf("silence the host on %s: %w", p.name, err)
 	}
 	return nil
@@ -114,11 +120,17 @@ func (p *Packet) SilenceHost(on bool) (err error) {
 // openRing opens the receive socket. Its protocol is 0, and so it receives
 // nothing, until it is bound: a frame of another device, or one without a
 // virtio-net header, must not get into the ring.
-func (p *Packet) openRing(frames int) (err error) {
-	p.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+func openRing(ifindex int, cfg PacketConfig) (fd int, ring rxRing, err error) {
+	fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return fmt.Errorf("open packet socket: %w", err)
+		return -1, ring, fmt.Errorf("open packet socket: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ring.unmap(), unix.Close(fd))
+			fd = -1
+		}
+	}()
 	for _, o := range []struct {
 		name       string
 		opt, value int
@@ -128,19 +140,53 @@ func (p *Packet) openRing(frames int) (err error) {
 		{"PACKET_RESERVE", unix.PACKET_RESERVE, ringReserve},
 		{"PACKET_IGNORE_OUTGOING", unix.PACKET_IGNORE_OUTGOING, 1},
 	} {
-		if err := unix.SetsockoptInt(p.fd, unix.SOL_PACKET, o.opt, o.value); err != nil {
-			return fmt.Errorf("set %s: %w", o.name, err)
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, o.opt, o.value); err != nil {
+			return fd, ring, fmt.Errorf("set %s: %w", o.name, err)
 		}
 	}
-	if p.ring, err = mapRing(p.fd, frames); err != nil {
-		return err
+	if ring, err = mapRing(fd, cfg.RingFrames, cfg.MaxFrame); err != nil {
+		return fd, ring, err
 	}
-	promisc := unix.PacketMreq{Ifindex: int32(p.ifindex), Type: unix.PACKET_MR_PROMISC}
-	err = unix.SetsockoptPacketMreq(p.fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &promisc)
+	promisc := unix.PacketMreq{Ifindex: int32(ifindex), Type: unix.PACKET_MR_PROMISC}
+	err = unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &promisc)
 	if err != nil {
-		return fmt.Errorf("set promiscuous: %w", err)
+		return fd, ring, fmt.Errorf("set promiscuous: %w", err)
 	}
-	return nil
+	return fd, ring, nil
+}
+
+// Resize gives the port a receive ring of other slots; its FD is another one from
+// then on. What waits in the old ring is lost. It is the worker's to call, between
+// Release and Recv. On an error all is as before.
+func (p *Packet) Resize(cfg PacketConfig) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return fmt.Errorf("resize ring of %s: %w", p.name, err)
+	}
+	var fd int
+	var ring rxRing
+	err = inNamespaceOf(p.fd, func() (err error) {
+		fd, ring, err = openRing(p.ifindex, cfg)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("resize ring of %s: %w", p.name, err)
+	}
+	// Not both at once: a frame would be taken twice. A packet socket cannot be
+	// bound to nothing; of this protocol there is nothing.
+	if err = bindPacket(p.fd, unix.ETH_P_LOOPBACK, p.ifindex); err == nil {
+		err = bindPacket(fd, unix.ETH_P_ALL, p.ifindex)
+	}
+	if err != nil {
+		err = errors.Join(err, ring.unmap(), unix.Close(fd), bindPacket(p.fd, unix.ETH_P_ALL, p.ifindex))
+		return fmt.Errorf("resize ring of %s: %w", p.name, err)
+	}
+	p.Stats() // what the old one has lost
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	oldFD, oldRing := p.fd, p.ring
+	p.fd, p.ring, p.empty = fd, ring, false
+	return errors.Join(oldRing.unmap(), unix.Close(oldFD))
 }
 
 // bindPacket binds a packet socket to a device and an EtherType (host order).
@@ -226,9 +272,7 @@ func (p *Packet) Close() error {
 		errs = append(errs, unix.Close(p.fd))
 		p.fd = -1
 	}
-	if p.silence != nil {
-		errs = append(errs, p.silence.detach())
-	}
+	errs = append(errs, p.silence.set(p.ifindex, false))
 	if p.drop != nil {
 		errs = append(errs, p.drop.detach())
 	}

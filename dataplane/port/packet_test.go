@@ -274,3 +274,67 @@ func BenchmarkPacket(b *testing.B) {
 		b.Run(byteName(f.Len()), func(b *testing.B) { benchLoop(b, from, to, f) })
 	}
 }
+
+// TestResize: the ring becomes another one while the port is in use; senders stay,
+// what arrives goes into the new one, and what does not fit it is truncated.
+func TestResize(t *testing.T) {
+	a, b := testNS(t, "a"), testNS(t, "b")
+	testVeth(t, a, "dev0", b, "far0")
+	for ns, dev := range map[string]string{a: "dev0", b: "far0"} {
+		in(t, ns, func() error {
+			link, err := netlink.LinkByName(dev)
+			if err != nil {
+				return err
+			}
+			return netlink.LinkSetMTU(link, 9000)
+		})
+	}
+	p := testPacket(t, a, PacketConfig{Device: "dev0", RingFrames: 8})
+	far := testPacket(t, b, PacketConfig{Device: "far0", RingFrames: 8})
+	sender, err := far.NewSender()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	arrives := func(when string, n int, truncated bool) {
+		t.Helper()
+		if sent, err := sender.Send([]*Frame{testFrame(n)}); sent != 1 || err != nil {
+			t.Fatal(sent, err)
+		}
+		batch := make([]Frame, 4)
+		got, poll := 0, []unix.PollFd{{Fd: int32(p.FD()), Events: unix.POLLIN}}
+		for deadline := time.Now().Add(10 * time.Second); got == 0 && time.Now().Before(deadline); {
+			unix.Poll(poll, 1000)
+			if got, err = p.Recv(batch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		defer p.Release()
+		if got != 1 || batch[0].Truncated != truncated || !truncated && !bytes.Equal(batch[0].Bytes(), testFrame(n).Bytes()) {
+			t.Errorf("%s: %d frames; of %d octets %d, truncated %v", when, got, n, batch[0].Len(), batch[0].Truncated)
+		}
+	}
+	arrives("large slots", 5000, false)
+	small := PacketConfig{RingFrames: 4096, MaxFrame: 1550}
+	if err := p.Resize(small); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(p.ring.slots); n < 4096 || len(p.ring.mem) > 10<<20 {
+		t.Errorf("%d slots in %d octets", n, len(p.ring.mem))
+	}
+	arrives("small slots", 1550, false)
+	arrives("small slots", 5000, true)
+	own, err := p.NewSender()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own.Close()
+	if err := p.Resize(PacketConfig{MaxFrame: 10}); err == nil {
+		t.Error("slots of 10 octets were accepted")
+	}
+	arrives("after what was refused", 1550, false)
+	if err := p.Resize(PacketConfig{RingFrames: 8}); err != nil {
+		t.Fatal(err)
+	}
+	arrives("large slots again", 5000, false)
+}

@@ -34,6 +34,8 @@ type packetSender struct {
 // needs CAP_SYS_ADMIN to enter the port's.
 func (p *Packet) NewSender() (Sender, error) {
 	var s *packetSender
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	err := inNamespaceOf(p.fd, func() (err error) {
 		s, err = newPacketSender(p.name, p.ifindex)
 		return err

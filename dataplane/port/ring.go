@@ -13,10 +13,11 @@ import (
 // frames tighter but holds a block back until it is full or a timer fires,
 // which costs a ping 1 to 2 ms.
 type rxRing struct {
-	mem   []byte
-	slots []*unix.Tpacket2Hdr
-	next  int // the slot Recv looks at first
-	held  int // slots from next on that Recv gave out
+	mem    []byte
+	stride int // size of a slot
+	slots  []*unix.Tpacket2Hdr
+	next   int // the slot Recv looks at first
+	held   int // slots from next on that Recv gave out
 }
 
 const (
@@ -30,24 +31,28 @@ const (
 	// reserve it is TPACKET_ALIGN(TPACKET2_HDRLEN + 16) + VNetHdrLen − 14,
 	// Ethernet being 14 octets: tpacket_rcv in net/packet/af_packet.c.
 	ringReserve = slotMacOff - (80 + VNetHdrLen - 14)
-	// slotStride is the size of a slot, in whole cache lines.
-	slotStride = (slotMacOff + MaxFrame + 63) &^ 63
 	// ringBlock is a physically contiguous piece of the ring. Of a power of
-	// two the kernel wastes nothing, of 2 MiB our slots leave 2.7 % over.
+	// two the kernel wastes nothing; of 2 MiB the largest slots leave 2.7 % over.
 	ringBlock = 2 << 20
 )
 
 // The offsets above must leave Headroom, or this does not compile.
 const _ = uint(slotMacOff - slotHdrLen - Headroom)
 
-// mapRing sets up a ring of at least frames slots on an unbound socket.
-func mapRing(fd, frames int) (rxRing, error) {
-	const perBlock = ringBlock / slotStride
+// strideFor is the size of a slot for frames of up to n octets, in whole cache
+// lines.
+func strideFor(n int) int { return (slotMacOff + n + 63) &^ 63 }
+
+// mapRing sets up a ring of at least frames slots, for frames of up to octets,
+// on an unbound socket.
+func mapRing(fd, frames, octets int) (rxRing, error) {
+	stride := strideFor(octets)
+	perBlock := ringBlock / stride
 	blocks := (frames + perBlock - 1) / perBlock
 	req := unix.TpacketReq{
 		Block_size: ringBlock,
 		Block_nr:   uint32(blocks),
-		Frame_size: slotStride,
+		Frame_size: uint32(stride),
 		Frame_nr:   uint32(blocks * perBlock),
 	}
 	if err := unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
@@ -57,9 +62,9 @@ func mapRing(fd, frames int) (rxRing, error) {
 	if err != nil {
 		return rxRing{}, fmt.Errorf("map ring: %w", err)
 	}
-	r := rxRing{mem: mem, slots: make([]*unix.Tpacket2Hdr, blocks*perBlock)}
+	r := rxRing{mem: mem, stride: stride, slots: make([]*unix.Tpacket2Hdr, blocks*perBlock)}
 	for i := range r.slots {
-		off := i/perBlock*ringBlock + i%perBlock*slotStride
+		off := i/perBlock*ringBlock + i%perBlock*stride
 		r.slots[i] = (*unix.Tpacket2Hdr)(unsafe.Pointer(&mem[off]))
 	}
 	return r, nil
@@ -84,7 +89,7 @@ func (r *rxRing) take(batch []Frame) int {
 		if status&unix.TP_STATUS_USER == 0 {
 			break
 		}
-		fillFrame(&batch[n], h, status)
+		fillFrame(&batch[n], h, status, r.stride)
 		n++
 		if at++; at == len(r.slots) {
 			at = 0
@@ -94,9 +99,9 @@ func (r *rxRing) take(batch []Frame) int {
 	return n
 }
 
-// fillFrame describes the frame in the slot that begins at h.
-func fillFrame(f *Frame, h *unix.Tpacket2Hdr, status uint32) {
-	slot := unsafe.Slice((*byte)(unsafe.Pointer(h)), slotStride)
+// fillFrame describes the frame in the slot of stride octets that begins at h.
+func fillFrame(f *Frame, h *unix.Tpacket2Hdr, status uint32, stride int) {
+	slot := unsafe.Slice((*byte)(unsafe.Pointer(h)), stride)
 	start := int(h.Mac) - slotHdrLen
 	f.Buf = slot[slotHdrLen:]
 	f.Start, f.End = start, start+int(h.Snaplen)

@@ -8,18 +8,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// fakeStride is the size of its slots.
+var fakeStride = strideFor(MaxFrame)
+
 // fakeRing is a ring in our own memory; deliver plays the kernel.
 func fakeRing(slots int) *rxRing {
-	mem := make([]byte, slots*slotStride)
-	r := &rxRing{}
+	mem := make([]byte, slots*fakeStride)
+	r := &rxRing{stride: fakeStride}
 	for i := range slots {
-		r.slots = append(r.slots, (*unix.Tpacket2Hdr)(unsafe.Pointer(&mem[i*slotStride])))
+		r.slots = append(r.slots, (*unix.Tpacket2Hdr)(unsafe.Pointer(&mem[i*fakeStride])))
 	}
 	return r
 }
 
 func deliver(h *unix.Tpacket2Hdr, length int, status uint32, tpid, tci uint16) {
-	h.Len, h.Snaplen = uint32(length), uint32(min(length, slotStride-slotMacOff))
+	h.Len, h.Snaplen = uint32(length), uint32(min(length, fakeStride-slotMacOff))
 	h.Mac, h.Net = slotMacOff, slotMacOff+14
 	h.Vlan_tpid, h.Vlan_tci = tpid, tci
 	atomic.StoreUint32(&h.Status, status|unix.TP_STATUS_USER)

@@ -45,13 +45,26 @@ var paths = map[side]path{
 	baseline: {"10.61.0.1", "10.62.0.1"},   // untagged, static routes
 }
 
-// The links that the router forwards between, and its addresses for the kernel.
-var links = []struct{ node, device, address string }{
-	{customer, "eth1", ""},
-	{router, "eth1", "10.61.0.254/24"},
-	{router, "eth2", "10.62.0.254/24"},
-	{vnet, "eth1", ""},
-}
+// A bed's links that the router forwards between, and its addresses for the kernel.
+type links []struct{ node, device, address string }
+
+var (
+	oneRouter = links{
+		{customer, "eth1", ""},
+		{router, "eth1", "10.61.0.254/24"},
+		{router, "eth2", "10.62.0.254/24"},
+		{vnet, "eth1", ""},
+	}
+	withBump = links{
+		{customer, "eth1", ""},
+		{bump, "eth0", "10.61.0.254/24"},
+		{router, "eth2", "10.62.0.254/24"},
+		{vnet, "eth1", ""},
+	}
+)
+
+// macsecBed is the bed with a bump.
+const macsecBed = "macsec"
 
 // MTUs of the links: room for tags, or the same for the untagged addresses as
 // the subinterfaces have.
@@ -68,6 +81,11 @@ type bed struct {
 	router  forwarder
 	peer    *peer  // unless it is the MSEE or the kernel
 	scratch string // directory for peers
+	// nodes are those that are msee's, or the kernel's with it stopped.
+	nodes     []string
+	links     links
+	env       []string // of msee
+	wireguard string   // executable
 }
 
 // forwarder is what can forward between the bed's ends.
@@ -101,7 +119,17 @@ func (b *bench) enterBed(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	b.bed = &bed{name: name, msee: b.msee, router: msee, scratch: b.scratch}
+	b.bed = &bed{name: name, msee: b.msee, router: msee, scratch: b.scratch, nodes: []string{router}, links: oneRouter}
+	if name == macsecBed {
+		b.bed.nodes, b.bed.links = []string{bump, router}, withBump
+		if b.bed.wireguard, err = b.buildWireguard(ctx); err != nil {
+			b.bed = nil
+			return err
+		}
+	}
+	for name, value := range t.Environment {
+		b.bed.env = append(b.bed.env, name+"="+value)
+	}
 	return lab.Up(ctx, t, lab.Options{Name: labName, Binary: b.msee, Force: true, Progress: b.progress})
 }
 
@@ -130,6 +158,9 @@ func (b *bench) leaveBed(ctx context.Context) error {
 	if b.bed == nil {
 		return nil
 	}
+	if b.bed.router == wireguardGo {
+		b.bed.leave(wireguardGo) // all of the bed goes, whatever comes of this
+	}
 	err := b.bed.stopPeer()
 	b.bed = nil
 	return errors.Join(err, lab.Down(ctx, labName))
@@ -156,7 +187,9 @@ func (d *bed) enter(f forwarder) error {
 	case msee:
 		return d.startMSEE()
 	case kernel:
-		return errors.Join(d.untagged(true), forwarding(true))
+		return errors.Join(d.untagged(true), d.forwarding(true))
+	case wireguardGo:
+		return errors.Join(d.untagged(true), d.forwarding(true), d.startWireguard())
 	}
 	return errors.Join(d.untagged(true), d.startPeer(f))
 }
@@ -166,7 +199,9 @@ func (d *bed) leave(f forwarder) error {
 	case msee:
 		return d.stopMSEE()
 	case kernel:
-		return errors.Join(forwarding(false), d.untagged(false))
+		return errors.Join(d.forwarding(false), d.untagged(false))
+	case wireguardGo:
+		return errors.Join(d.stopWireguard(), d.forwarding(false), d.untagged(false))
 	}
 	return errors.Join(d.stopPeer(), d.untagged(false))
 }
@@ -185,8 +220,15 @@ func (d *bed) routerPID() (int, error) {
 // stopTimeout is how long an MSEE may take to end.
 const stopTimeout = 10 * time.Second
 
-func (d *bed) stopMSEE() error {
-	pid, err := d.pid()
+func (d *bed) stopMSEE() (err error) {
+	for _, node := range d.nodes {
+		err = errors.Join(err, stopMSEE(node))
+	}
+	return err
+}
+
+func stopMSEE(node string) error {
+	pid, err := pidOf(node)
 	if err != nil {
 		return err
 	}
@@ -214,17 +256,25 @@ func (d *bed) stopMSEE() error {
 }
 
 // startMSEE starts it as the lab did.
-func (d *bed) startMSEE() error {
-	dir := filepath.Join(lab.RunDir, "lab", labName)
-	log, err := os.OpenFile(filepath.Join(dir, "log", "rtr.edge.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+func (d *bed) startMSEE() (err error) {
+	for _, node := range d.nodes {
+		err = errors.Join(err, d.startNode(node))
+	}
+	return err
+}
+
+func (d *bed) startNode(node string) error {
+	dir, short := filepath.Join(lab.RunDir, "lab", labName), strings.TrimPrefix(node, labName+".")
+	log, err := os.OpenFile(filepath.Join(dir, "log", short+".edge.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return fmt.Errorf("start msee: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(d.msee, "edge", "--config", filepath.Join(dir, "conf", "rtr.yaml"), "--instance", router, "--state", "")
+	cmd := exec.Command(d.msee, "edge", "--config", filepath.Join(dir, "conf", short+".yaml"), "--instance", node, "--state", "")
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
+	cmd.Env = append(os.Environ(), d.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for us
-	if err := netns.Do(router, cmd.Start); err != nil {
+	if err := netns.Do(node, cmd.Start); err != nil {
 		return fmt.Errorf("start msee: %w", err)
 	}
 	go cmd.Wait() // only so that it is no zombie
@@ -232,20 +282,25 @@ func (d *bed) startMSEE() error {
 }
 
 // pid asks the MSEE who it is.
-func (d *bed) pid() (int, error) {
-	status, err := api.NewClient(router).Device()
+func (d *bed) pid() (int, error) { return pidOf(router) }
+
+func pidOf(node string) (int, error) {
+	status, err := api.NewClient(node).Device()
 	return status.PID, err
 }
 
-// forwarding has the router's kernel forward, or not.
-func forwarding(on bool) error {
+// forwarding has the kernel of the nodes forward, or not.
+func (d *bed) forwarding(on bool) (err error) {
 	value := "0"
 	if on {
 		value = "1"
 	}
-	return netns.Do(router, func() error {
-		return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(value), 0)
-	})
+	for _, node := range d.nodes {
+		err = errors.Join(err, netns.Do(node, func() error {
+			return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(value), 0)
+		}))
+	}
+	return err
 }
 
 // untagged makes the links ready for a router between the untagged addresses,
@@ -255,7 +310,7 @@ func (d *bed) untagged(on bool) error {
 	if on {
 		mtu = untaggedMTU
 	}
-	for _, l := range links {
+	for _, l := range d.links {
 		if err := netns.Do(l.node, func() error { return setLink(l.device, l.address, mtu, on) }); err != nil {
 			return fmt.Errorf("set up %s of %s: %w", l.device, l.node, err)
 		}

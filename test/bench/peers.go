@@ -116,7 +116,9 @@ func (d *bed) fixNeighbors() (a addresses, err error) {
 }
 
 // start starts a process in the router's namespace.
-func (p *peer) start(argv ...string) (*exec.Cmd, error) {
+func (p *peer) start(argv ...string) (*exec.Cmd, error) { return p.startIn(router, argv...) }
+
+func (p *peer) startIn(node string, argv ...string) (*exec.Cmd, error) {
 	log, err := os.Create(filepath.Join(p.dir, filepath.Base(argv[0])+".out"))
 	if err != nil {
 		return nil, err
@@ -131,7 +133,7 @@ func (p *peer) start(argv ...string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	p.stdin = in
-	if err := netns.Do(router, cmd.Start); err != nil {
+	if err := netns.Do(node, cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", argv[0], err)
 	}
 	p.processes = append(p.processes, cmd)
@@ -241,16 +243,7 @@ func (d *bed) stopPeer() error {
 	if p == nil {
 		return nil
 	}
-	if p.stdin != nil {
-		p.stdin.Close()
-	}
-	for i := len(p.processes) - 1; i >= 0; i-- {
-		cmd := p.processes[i]
-		cmd.Process.Signal(unix.SIGTERM)
-		gone := time.AfterFunc(5*time.Second, func() { cmd.Process.Kill() })
-		cmd.Wait() // how it ends says nothing
-		gone.Stop()
-	}
+	p.stop()
 	var errs []error
 	for _, l := range p.host {
 		errs = append(errs, l.Close())
@@ -265,4 +258,18 @@ func (d *bed) stopPeer() error {
 		}))
 	}
 	return errors.Join(errs...)
+}
+
+// stop ends the processes, the forwarding one first.
+func (p *peer) stop() {
+	if p.stdin != nil {
+		p.stdin.Close()
+	}
+	for i := len(p.processes) - 1; i >= 0; i-- {
+		cmd := p.processes[i]
+		cmd.Process.Signal(unix.SIGTERM)
+		gone := time.AfterFunc(5*time.Second, func() { cmd.Process.Kill() })
+		cmd.Wait() // how it ends says nothing
+		gone.Stop()
+	}
 }
