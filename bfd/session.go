@@ -66,9 +66,10 @@ type Session struct {
 	xmitSeq        uint32
 	rcvSeq         sequenceWindow
 	lastTx, lastRx time.Duration
+	sentUp         bool          // the last packet sent said Up
 	txDue          time.Duration // of the next periodic packet
 	expiry         time.Duration // of the detection time
-	excused        bool          // a late look has extended the detection time once
+	excused        bool          // a late look has extended the detection time
 	pathIsDown     bool
 	changedAt      time.Duration
 	counters       Counters
@@ -95,6 +96,9 @@ type Counters struct {
 	Downs     [diagCount]uint64 `json:"-"` // from Up, by our diagnostic
 	LastDown  Diag              `json:"lastDown"`
 	LateLooks uint64            `json:"lateLooks"` // detection times extended, as we had looked late
+	// LongestSilence is the longest time between two packets of ours while Up: a
+	// peer that is told to wait no longer than that has been right to give us up.
+	LongestSilence Millis `json:"longestSilence"`
 }
 
 // New returns a session in state Down, or AdminDown. Seed makes its jitter and
@@ -309,12 +313,14 @@ func (s *Session) maySend() bool {
 //
 // Whoever looks late was not running, and perhaps neither was the peer, on a
 // machine that both share: a look later than half an interval extends the
-// detection time by one interval, once.
+// detection time by one interval; again and again if the next looks are late as
+// well, until it has doubled.
 func (s *Session) Expire(now time.Duration) {
 	if !s.Overdue(now) {
 		return
 	}
-	if late := now - s.expiry; s.state >= Init && !s.excused && late > s.rxInterval()/2 {
+	if late := now - s.expiry; s.state >= Init && late > s.rxInterval()/2 &&
+		(!s.excused || now+s.rxInterval() <= s.lastRx+2*s.detectionTime()) {
 		s.excused = true
 		s.counters.LateLooks++
 		s.expiry = now + s.rxInterval()
@@ -403,7 +409,10 @@ func (s *Session) Transmit(now time.Duration, b []byte) []byte {
 	if s.poll == pollPause {
 		s.poll = pollSent
 	}
-	s.lastTx = now
+	if s.sentUp {
+		s.counters.LongestSilence = max(s.counters.LongestSilence, Millis(now-s.lastTx))
+	}
+	s.lastTx, s.sentUp = now, s.state == Up
 	at := len(b)
 	length := headerLen + s.cfg.Auth.sectionLen()
 	s.counters.TxBytes += uint64(length)

@@ -321,6 +321,24 @@ func TestLateLook(t *testing.T) {
 	}
 }
 
+// TestLateLooks: on a machine where each look is late the detection time doubles,
+// and no more.
+func TestLateLooks(t *testing.T) {
+	s := sessionIn(t, Up)
+	heard, interval := s.lastRx, s.rxInterval()
+	now := s.expiry
+	for s.state == Up {
+		now += interval*6/10 + s.expiry - now // late again
+		s.Expire(now)
+	}
+	if d := s.detectionTime(); now < heard+d+interval || now > heard+2*d+interval {
+		t.Errorf("a silent peer was noticed after %v, with a detection time of %v", now-heard, d)
+	}
+	if s.counters.LateLooks == 0 {
+		t.Error("no look was counted as late")
+	}
+}
+
 // TestAbsoluteSchedule: an owner that is always a little late does not make
 // the session slower.
 func TestAbsoluteSchedule(t *testing.T) {

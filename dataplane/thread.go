@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"msee/bfd"
 )
 
 // thread is an operating system thread that runs the workers of one or more
@@ -31,6 +34,13 @@ type thread struct {
 	// The goroutine's.
 	workers []*Worker
 	quit    bool
+
+	// Shared with its guard; see there.
+	due                  atomic.Int64 // when BFD is due, a time.Duration
+	dueWas               time.Duration
+	lent                 atomic.Bool   // it has real-time precedence
+	loans                atomic.Uint64 // how often it had
+	guardStop, guardDone chan struct{} // nil: there is no guard yet
 }
 
 // AnyCPU leaves the choice of the processor to the kernel.
@@ -49,7 +59,7 @@ const (
 )
 
 func newThread(e *Engine, cpu int) (*thread, error) {
-	t := &thread{engine: e, cpu: cpu, orders: make(chan func(), 4), done: make(chan struct{})}
+	t := &thread{engine: e, cpu: cpu, orders: make(chan func(), 4), done: make(chan struct{}), dueWas: bfd.Never}
 	var err error
 	if t.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("create epoll: %w", err)
@@ -124,6 +134,7 @@ func (t *thread) stop(w *Worker) {
 func (t *thread) run() {
 	runtime.LockOSThread() // never unlocked: a bound thread ends with the goroutine
 	defer close(t.done)
+	defer t.endGuard()
 	t.bind()
 	t.takePrecedence()
 	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // ns: it rests as long as it means to
@@ -186,6 +197,7 @@ func (t *thread) step() (frames int) {
 		w.serveBFD(n)
 		frames += n
 	}
+	t.noteDue()
 	return frames
 }
 
