@@ -41,7 +41,6 @@ func TestMKA(t *testing.T) {
 	p := l.startProbe("onprem", "vm", "10.100.1.10", probeFlows, 1000)
 	p.healthy(t, 20*time.Second)
 	stop := l.steadyTCP("onprem", "vm", "10.100.1.10")
-	defer stop()
 	for _, c := range []struct {
 		name string
 		args []string
@@ -76,6 +75,8 @@ func TestMKA(t *testing.T) {
 			})
 		}
 	}
+	stop()
+	t.Run("never in clear", func(t *testing.T) { mkaClear(t, l.in(t)) })
 }
 
 // ends are the two ends of each link.

@@ -27,6 +27,7 @@ type network struct {
 	maxDelay     time.Duration
 	cut          func(from, to *station) bool
 	lossy        bool // see checkTransmit
+	tap          func(frame []byte)
 	verbose      bool
 
 	probes, probesLost int // from a secured station to a live peer of it
@@ -193,6 +194,9 @@ func (s *station) do(actions []Action) {
 }
 
 func (n *network) send(from *station, frame []byte) {
+	if n.tap != nil {
+		n.tap(bytes.Clone(frame))
+	}
 	for _, to := range n.stations {
 		if to == from || n.cut(from, to) {
 			continue
