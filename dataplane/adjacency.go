@@ -108,6 +108,20 @@ func (k GroupKind) String() string {
 	return [...]string{"forward", "neighbor", "local", "glean", "blackhole"}[k]
 }
 
+// sole is choose where there is nothing to choose: the one member of a Forward
+// group without backups, on the link. Nil says nothing. (Inlined.)
+func (g *NextHopGroup) sole() *Rewrite {
+	if len(g.Members) != 1 || len(g.Backup) != 0 || g.Kind != Forward {
+		return nil
+	}
+	a := g.Members[0]
+	r := a.rewrite.Load()
+	if a.down.Load() != 0 || r == nil || r.VTEP != nil {
+		return nil
+	}
+	return r
+}
+
 // choose returns the rewrite for an IP packet to a Forward group: of the members
 // that can be used the one that weighs most for its flow, else of the backups;
 // nil if none can.

@@ -31,6 +31,7 @@ func benchmarkPipeline(b *testing.B, policed bool) {
 	meter := new(Meter)
 	if policed {
 		bench.customer.Ingress = &Direction{NewPolicer(100_000), meter}
+		bench.worker.engine.Snapshot().Ports[0].sumUp()
 	}
 	addrs := make([]uint32, destinations)
 	for i := range addrs {
@@ -200,9 +201,9 @@ func BenchmarkPipelineSteps(b *testing.B) {
 		name string
 		run  func([]packet)
 	}{
-		{"admit", w.admit}, {"demux", w.demux}, {"local", w.local}, {"check", check},
+		{"admit", w.admit}, {"demux", func(ps []packet) { w.demux(ps) }}, {"local", w.local}, {"check", check},
 		{"fastPath", func(ps []packet) { w.fastPath(ps) }}, {"lookup", w.lookup}, {"police", w.police}, {"rewrite", w.rewrite},
-		{"enqueue", w.enqueue}, {"settle", w.settle},
+		{"enqueue", func(ps []packet) { w.enqueue(ps) }}, {"settle", w.settle},
 	}
 	spent := make([]time.Duration, len(steps))
 	var receive, transmit time.Duration

@@ -22,6 +22,7 @@ func (r *router) endpointsOf(vrf int) (*Endpoints, *Adjacency) {
 			s.Endpoints = e
 		}
 	}
+	r.sumUp()
 	core := r.subs["core.200"]
 	a := NewAdjacency(core.Name, netip.MustParseAddr("10.100.255.20"))
 	a.Resolve(&Rewrite{Out: core, Header: vlan.NewHeader(hostMAC, coreMAC, 0x8100, core.Outer, 0)})
@@ -130,6 +131,7 @@ func benchmarkFastPath(b *testing.B, endpoints, destinations int) {
 	bench := newPipelineBench(b, r, 10_000, 1600)
 	e := &Endpoints{FastPath: &FastPath{}, VRF: 1}
 	bench.customer.Endpoints = e
+	bench.worker.engine.Snapshot().Ports[0].sumUp()
 	hosts := make([]Host, 64)
 	for i := range hosts {
 		a := NewAdjacency(bench.core.Name, netip.AddrFrom4([4]byte{10, 100, 255, byte(i)}))

@@ -54,6 +54,7 @@ type packet struct {
 	in        *Subinterface   // demux
 	search    fib.Search4     // lookup, of IPv4
 	line      *fastpath.Line4 // fastPath: where to look
+	route     *NextHopGroup   // lookup; nil: none
 	out       *Rewrite        // fastPath, or lookup
 	outer     int             // untunnel: where in Buf the outer IP packet begins, of a frame out of a tunnel
 	l3        int             // demux: where the payload begins in Buf
@@ -65,6 +66,12 @@ type packet struct {
 	generated bool            // ours, not received: no errors about it, and its TTL is as it should be
 }
 
+// begin makes p that of a frame. It leaves what a step sets before another reads it.
+func (p *packet) begin(f *port.Frame) {
+	p.Frame, p.in, p.out, p.outer = f, nil, nil, 0
+	p.verdict, p.group, p.v6, p.generated = proceed, false, false, false
+}
+
 // ip returns the IP packet. Valid from check on.
 func (p *packet) ip() []byte { return p.Buf[p.l3:p.End] }
 
@@ -73,31 +80,37 @@ func (p *packet) ip() []byte { return p.Buf[p.l3:p.End] }
 const vector = 64
 
 // forward takes frames, a vector at most, through the steps. Those of verdict
-// Transmit are queued then; it is transmit that counts them.
-func (w *Worker) forward(frames []port.Frame) {
+// Transmit are queued then; it is transmit that counts them. It returns how many
+// octets came.
+func (w *Worker) forward(frames []port.Frame) (octets int) {
 	ps := w.packets[:len(frames)]
 	for i := range ps {
+		octets += frames[i].Len()
 		frames[i].Inner = 0
-		ps[i] = packet{Frame: &frames[i]}
+		ps[i].begin(&frames[i])
 	}
 	if w.port.CrossConnect != nil {
 		w.crossConnect(ps)
-		return
+		return octets
 	}
 	w.admit(ps)
 	w.unprotect(ps)
-	w.demux(ps)
+	special := w.demux(ps)
 	w.untunnel(ps)
-	w.local(ps)
+	if special || w.port.tunnels {
+		w.local(ps)
+	}
 	check(ps)
 	w.source(ps)
-	if w.fastPath(ps) {
+	if !w.port.endpoints || w.fastPath(ps) {
 		w.lookup(ps)
 	}
 	w.police(ps)
 	w.rewrite(ps)
-	w.enqueue(ps)
-	w.settle(ps)
+	if w.enqueue(ps) < len(ps) {
+		w.settle(ps)
+	}
+	return octets
 }
 
 // admit takes frames that are whole and meant for us.
@@ -123,11 +136,18 @@ func (w *Worker) admit(ps []packet) {
 	}
 }
 
-// demux finds the subinterface by the frame's tags.
-func (w *Worker) demux(ps []packet) {
+// demux finds the subinterface by the frame's tags. It reports whether there is
+// something else than IPv4 unicast, for local.
+func (w *Worker) demux(ps []packet) (special bool) {
 	for i := range ps {
 		p := &ps[i]
 		if p.verdict != proceed {
+			continue
+		}
+		if w.tagged.as(p) {
+			p.etherType, p.l3, p.in = w.tagged.etherType, p.Start+w.tagged.length, w.tagged.in
+			special = special || p.etherType != etherTypeIPv4 || p.group
+			w.countRx(p)
 			continue
 		}
 		tags, etherType, length := vlan.Parse(p.Bytes(), p.OuterTPID, p.OuterTCI)
@@ -141,8 +161,49 @@ func (w *Worker) demux(ps []packet) {
 			p.verdict = DropUnknownVLAN
 			continue
 		}
+		special = special || p.etherType != etherTypeIPv4 || p.group
+		w.tagged.note(p, length)
 		w.countRx(p)
 	}
+	return special
+}
+
+// tagged is how the frame before was tagged, as most come in rows from one
+// subinterface: those with the same tags and EtherType need not be parsed.
+type tagged struct {
+	in           *Subinterface // nil: there was none before
+	hidden       uint32        // the tag that came out of band
+	inline, mask uint64        // the octets behind the addresses, and which of them were looked at
+	length       int
+	etherType    uint16
+}
+
+// What Parse looks at of the eight octets behind the addresses, as this processor
+// loads them: an EtherType, or a tag and the EtherType behind it.
+var (
+	untagged = binary.NativeEndian.Uint64([]byte{0xff, 0xff, 0, 0, 0, 0, 0, 0})
+	oneTag   = binary.NativeEndian.Uint64([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0})
+)
+
+// as reports whether the frame is tagged as the one before. (Inlined.)
+func (t *tagged) as(p *packet) bool {
+	b := p.Bytes()
+	return t.in != nil && len(b) >= vlan.EthLen+6 && uint32(p.OuterTPID)<<16|uint32(p.OuterTCI) == t.hidden &&
+		binary.NativeEndian.Uint64(b[12:])&t.mask == t.inline
+}
+
+// note keeps how a frame is tagged, unless Parse has looked at more than as does.
+func (t *tagged) note(p *packet, length int) {
+	b := p.Bytes()
+	if len(b) < vlan.EthLen+6 || length > vlan.EthLen+vlan.TagLen {
+		return
+	}
+	t.mask = oneTag
+	if length == vlan.EthLen {
+		t.mask = untagged
+	}
+	t.in, t.length, t.etherType = p.in, length, p.etherType
+	t.hidden, t.inline = uint32(p.OuterTPID)<<16|uint32(p.OuterTCI), binary.NativeEndian.Uint64(b[12:])&t.mask
 }
 
 // local sorts out what never leaves the link: ARP, IPv6 neighbor discovery and
@@ -207,18 +268,32 @@ func check(ps []packet) {
 
 func check4(p *packet) Verdict {
 	b := p.Buf[p.l3:p.End]
-	if len(b) < minIPv4 || b[0]>>4 != 4 {
+	if len(b) < minIPv4 {
 		return DropMalformed
 	}
-	p.headerLen = int(b[0]&0x0f) * 4
-	total := int(binary.BigEndian.Uint16(b[2:]))
-	if p.headerLen < minIPv4 || total < p.headerLen || total > len(b) {
+	h := (*[minIPv4]byte)(b)
+	total := int(binary.BigEndian.Uint16(h[2:]))
+	if total > len(b) {
 		return DropMalformed
 	}
-	if p.headerLen == minIPv4 && !plainChecksumOK((*[minIPv4]byte)(b)) || p.headerLen != minIPv4 && !headerChecksumOK(b[:p.headerLen]) {
-		return DropChecksum
+	if h[0] == 4<<4|minIPv4/4 { // no options
+		p.headerLen = minIPv4
+		if total < minIPv4 {
+			return DropMalformed
+		}
+		if !plainChecksumOK(h) {
+			return DropChecksum
+		}
+	} else {
+		p.headerLen = int(h[0]&0x0f) * 4
+		if h[0]>>4 != 4 || p.headerLen < minIPv4 || total < p.headerLen {
+			return DropMalformed
+		}
+		if !headerChecksumOK(b[:p.headerLen]) {
+			return DropChecksum
+		}
 	}
-	if martian4(b[12]) || martian4(b[16]) {
+	if martian4(h[12]) || martian4(h[16]) {
 		return DropMartian
 	}
 	p.End = p.l3 + total
@@ -243,7 +318,7 @@ func check6(p *packet) Verdict {
 }
 
 // martian4 reports 0/8, 127/8 and 224/3 by an address's first octet.
-func martian4(first byte) bool { return first == 0 || first == 127 || first >= 224 }
+func martian4(first byte) bool { return first-1 >= 223 || first == 127 }
 
 // martian6 reports addresses a router must not forward from or to: multicast
 // as a source, loopback, unspecified, IPv4-mapped (RFC 4291 §2.5). Link-local
@@ -256,33 +331,53 @@ func martian6(a [16]byte) bool {
 		(binary.BigEndian.Uint64(a[8:])>>32 == 0xffff || binary.BigEndian.Uint64(a[8:]) <= 1)
 }
 
-// lookup finds the adjacency by longest prefix match and flow hash.
+// lookup finds the adjacency by longest prefix match and flow hash. All memory is
+// asked for before any is waited for, and the few addresses whose prefixes are
+// longer than most are left for last: see [fib.Table.Near4].
 func (w *Worker) lookup(ps []packet) {
+	var table *fib.Table[*NextHopGroup]
+	of := -1 // the VRF that it is of
 	for i := range ps {
-		if p := &ps[i]; p.verdict == proceed && p.out == nil && !p.v6 {
-			p.search = w.table(p).Search4(binary.BigEndian.Uint32(p.ip()[16:]))
+		if p := &ps[i]; p.looked4() {
+			if p.in.VRF != of {
+				table, of = w.table(p), p.in.VRF
+			}
+			p.search = table.Search4(binary.BigEndian.Uint32(p.Buf[p.l3+16:]))
 		}
 	}
+	late := 0
 	for i := range ps {
-		if p := &ps[i]; p.verdict == proceed && p.out == nil && !p.v6 {
-			p.search.Step()
+		if p := &ps[i]; p.looked4() {
+			if p.in.VRF != of {
+				table, of = w.table(p), p.in.VRF
+			}
+			var more int
+			p.route, more = table.Near4(&p.search)
+			w.late[late&(vector-1)] = uint8(i)
+			late += more
 		}
+	}
+	for _, i := range w.late[:late] {
+		p := &ps[i]
+		p.route, _ = w.table(p).Far4(p.search)
 	}
 	for i := range ps {
 		p := &ps[i]
 		if p.verdict != proceed || p.out != nil {
 			continue
 		}
-		b := p.ip()
-		var group *NextHopGroup
-		var ok bool
-		if p.v6 {
-			group, ok = w.table(p).Lookup6(binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
-		} else {
-			group, ok = w.table(p).Found4(p.search)
+		if p.route != nil {
+			if p.out = p.route.sole(); p.out != nil {
+				continue
+			}
 		}
+		b := p.ip()
+		if p.v6 {
+			p.route, _ = w.table(p).Lookup6(binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
+		}
+		group := p.route
 		switch {
-		case !ok:
+		case group == nil:
 			p.verdict = DropNoRoute
 		case group.Kind == Forward:
 			if p.out = group.choose(b, p.v6); p.out == nil {
@@ -295,6 +390,9 @@ func (w *Worker) lookup(ps []packet) {
 		}
 	}
 }
+
+// looked4 reports whether lookup has to find an IPv4 destination.
+func (p *packet) looked4() bool { return p.verdict == proceed && p.out == nil && !p.v6 }
 
 // table is that of the packet's VRF.
 func (w *Worker) table(p *packet) *fib.Table[*NextHopGroup] { return w.snap.VRFs[p.in.VRF].FIB }
@@ -446,26 +544,33 @@ func decrementTTL(h []byte) {
 }
 
 // enqueue puts the frame in line for its egress port. It leaves with the
-// batch; see Worker.transmit.
-func (w *Worker) enqueue(ps []packet) {
+// batch; see Worker.transmit. It returns for how many that holds.
+func (w *Worker) enqueue(ps []packet) (queued int) {
+	opened := w.port.SecY != nil
+	var q *egressQueue
+	to := -1 // the port that q is of
 	for i := range ps {
 		p := &ps[i]
 		if p.verdict != proceed {
 			continue
 		}
-		q := w.egressTo(p.out.Out.Port)
+		if out := p.out.Out.Port; out != to {
+			q, to = w.egressTo(out), out
+		}
 		if q == nil {
 			p.verdict = DropEgressDown
 			continue
 		}
 		p.verdict = Transmit
+		queued++
 		w.countTx(p)
-		if w.port.SecY != nil && q.port.SecY == nil && p.out.VTEP == nil && q.join.Add(p.Frame, p.l3-p.Start) {
+		if opened && q.port.SecY == nil && p.out.VTEP == nil && q.join.Add(p.Frame, p.l3-p.Start) {
 			w.verdicts[Transmit]++ // with the frame it was joined to
 			continue
 		}
 		q.frames = append(q.frames, p.Frame)
 	}
+	return queued
 }
 
 // settle counts the verdicts but Transmit, which transmit counts, and answers

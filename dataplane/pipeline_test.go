@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"testing"
@@ -143,6 +144,16 @@ func newRouter(t *testing.T, tpid uint16) *router {
 }
 
 func (r *router) counters() *PortCounters { return r.engine.Snapshot().Ports[0].Counters }
+
+// sumUp is after a change to a subinterface, which an edge never makes: it makes
+// new ones.
+func (r *router) sumUp() {
+	snap := *r.engine.Snapshot()
+	for _, p := range snap.Ports {
+		p.sumUp()
+	}
+	r.engine.snap.Store(&snap)
+}
 
 // receive runs one frame, given without headroom, through the customer port's
 // worker, and returns its verdict.
@@ -716,4 +727,50 @@ func FuzzForward(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestTaggedAsBefore: a frame's subinterface is that of its tags, whatever came
+// before it.
+func TestTaggedAsBefore(t *testing.T) {
+	r := newRouter(t, vlan.TPIDQ)
+	w := r.worker
+	w.adopt(r.engine.Snapshot())
+	random := rand.New(rand.NewPCG(3, 1))
+	ids := []uint16{0, 10, 100, 101, 0x2064} // the last is 100 with a priority
+	types := []uint16{etherTypeIPv4, etherTypeIPv6, etherTypeARP, vlan.TPIDQ, vlan.TPIDAD}
+	matched := 0
+	for range 20_000 {
+		f := port.Frame{Buf: make([]byte, 64)}
+		b := f.Buf
+		f.End = []int{64, 64, 64, 13, 14, 17, 18, 19, 22}[random.IntN(9)]
+		if random.IntN(2) == 0 {
+			f.OuterTPID, f.OuterTCI = types[3+random.IntN(2)], ids[random.IntN(len(ids))]
+		}
+		for at := 12; at < 24; at += 4 {
+			binary.BigEndian.PutUint16(b[at:], types[random.IntN(len(types))])
+			binary.BigEndian.PutUint16(b[at+2:], ids[random.IntN(len(ids))])
+		}
+		for range 1 + random.IntN(2) { // the second is tagged as the first
+			if w.tagged.as(&packet{Frame: &f}) {
+				matched++
+			}
+			ps := []packet{{Frame: &f}}
+			w.demux(ps)
+			tags, etherType, length := vlan.Parse(f.Bytes(), f.OuterTPID, f.OuterTCI)
+			in, p := w.port.subinterface(tags), ps[0]
+			if length == 0 || in == nil {
+				if p.verdict == proceed {
+					t.Fatalf("% x with outer %#x %#x passes", b[12:f.End], f.OuterTPID, f.OuterTCI)
+				}
+				continue
+			}
+			if p.in != in || p.etherType != etherType || p.l3 != length {
+				t.Fatalf("% x with outer %#x %#x: %s, type %#x at %d, want %s, %#x at %d",
+					b[12:f.End], f.OuterTPID, f.OuterTCI, p.in.Name, p.etherType, p.l3, in.Name, etherType, length)
+			}
+		}
+	}
+	if matched < 100 {
+		t.Errorf("only %d frames were tagged as the one before", matched)
+	}
 }

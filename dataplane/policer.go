@@ -132,8 +132,12 @@ type Meter struct{ Packets, Bytes atomic.Uint64 }
 // on the way in and on the way out. Packets to the kernel are settled by now, so
 // a customer that sends too much does not lose its own BGP session.
 func (w *Worker) police(ps []packet) {
-	w.policeWay(ps, false)
-	w.policeWay(ps, true)
+	if w.port.ingress {
+		w.policeWay(ps, false)
+	}
+	if w.metersOut {
+		w.policeWay(ps, true)
+	}
 }
 
 // policeWay takes packets of one Direction together: one step of the policer and

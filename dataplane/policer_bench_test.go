@@ -43,6 +43,7 @@ func policerError(b *testing.B, octets, mbps int) float64 {
 	bench := newPipelineBench(b, r, 100, 1600)
 	meter := new(Meter)
 	bench.customer.Ingress = &Direction{NewPolicer(mbps), meter}
+	bench.worker.engine.Snapshot().Ports[0].sumUp()
 	w := bench.worker
 	w.adopt(w.engine.Snapshot())
 	template := bench.sized(octets)

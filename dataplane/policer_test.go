@@ -124,6 +124,7 @@ func TestPoliceAndMeter(t *testing.T) {
 	limit := NewPolicer(50)
 	in.Ingress = &Direction{limit, meterIn}
 	r.subs["core.200"].Egress = &Direction{nil, meterOut}
+	r.sumUp()
 	// A packet of 1,000 octets, and a superframe of 3 segments.
 	if v := r.receive(frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.1.1", 64, 972)...)); v != Transmit {
 		t.Fatal(v)

@@ -48,11 +48,12 @@ type Port struct {
 
 	// Arrays rather than maps: a tag is its own index. dot1q[0] is the
 	// untagged subinterface.
-	dot1q         [4096]*Subinterface
-	qinq          [4096]*[4096]*Subinterface
-	vni           [4096]*[4096]*Subinterface // by the VNI's upper and lower half
-	tunnels       bool                       // it carries VXLAN
-	checksSources bool                       // some subinterface's
+	dot1q   [4096]*Subinterface
+	qinq    [4096]*[4096]*Subinterface
+	vni     [4096]*[4096]*Subinterface // by the VNI's upper and lower half
+	tunnels bool                       // it carries VXLAN
+	// What some subinterface of the port has; steps that none needs are left out.
+	checksSources, endpoints, ingress, egress bool
 	// inject lists whose TAPs this port's worker reads.
 	inject []*Subinterface
 }
@@ -71,7 +72,6 @@ func NewPort(index int, name string, p port.Port, tpid uint16, counters *PortCou
 		if s.limits == nil {
 			s.limits = newLimits()
 		}
-		t.checksSources = t.checksSources || s.Sources != nil || s.SourceCheck != SourceAny
 		if s.Tunnel != nil {
 			hi, lo := s.Tunnel.VNI>>12, s.Tunnel.VNI&0xfff
 			if t.vni[hi] == nil {
@@ -89,7 +89,18 @@ func NewPort(index int, name string, p port.Port, tpid uint16, counters *PortCou
 		}
 		t.qinq[s.Outer][s.Inner] = s
 	}
+	t.sumUp()
 	return t
+}
+
+// sumUp notes which steps the port's subinterfaces need.
+func (p *Port) sumUp() {
+	for _, s := range p.inject {
+		p.checksSources = p.checksSources || s.Sources != nil || s.SourceCheck != SourceAny
+		p.endpoints = p.endpoints || s.Endpoints != nil
+		p.ingress = p.ingress || s.Ingress != nil
+		p.egress = p.egress || s.Egress != nil
+	}
 }
 
 // subinterface returns the one with these tags; nil if there is none.

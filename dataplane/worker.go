@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,16 +24,19 @@ type Worker struct {
 	device port.Port
 	mac    port.MAC
 
-	snap    *Snapshot // of the current batch
-	adopted atomic.Pointer[Snapshot]
-	port    *Port // snap.Ports[index]
-	now     time.Duration
+	snap      *Snapshot // of the current batch
+	metersOut bool      // it has a port with an Egress
+	adopted   atomic.Pointer[Snapshot]
+	port      *Port // snap.Ports[index]
+	now       time.Duration
 
 	batch     []port.Frame
 	packets   [vector]packet       // of the batch at hand
 	own       [1]packet            // of our own, at hand
 	charges   [vector]charge       // of the packets
+	late      [vector]uint8        // of the packets: those whose lookup takes longer
 	verdicts  [verdictCount]uint64 // of the current batch
+	tagged    tagged
 	rx, tx    run
 	endpoints endpointRun
 
@@ -196,18 +200,14 @@ func (w *Worker) step() int {
 		return 0
 	}
 	w.now = time.Since(w.engine.epoch)
-	var bytes uint64
+	bytes := 0
 	for i := 0; i < n; i += vector {
-		frames := w.batch[i:min(i+vector, n)]
-		for k := range frames {
-			bytes += uint64(frames[k].Len())
-		}
-		w.forward(frames)
+		bytes += w.forward(w.batch[i:min(i+vector, n)])
 	}
 	w.transmit()
 	w.device.Release()
 	w.replies, w.fragments = w.replies[:0], w.fragments[:0]
-	w.publishCounters(uint64(n), bytes)
+	w.publishCounters(uint64(n), uint64(bytes))
 	return n
 }
 
@@ -319,11 +319,12 @@ func (w *Worker) serve(fd int) {
 // adopt makes a new snapshot the current one: opens senders for ports that
 // came, closes those of ports that went, watches the right TAPs.
 func (w *Worker) adopt(snap *Snapshot) {
-	w.snap = snap
+	w.snap, w.tagged = snap, tagged{}
 	if p := snap.Ports[w.index]; p != w.port {
 		w.port = p
 		w.adoptTaps()
 	}
+	w.metersOut = slices.ContainsFunc(snap.Ports, func(p *Port) bool { return p != nil && p.egress })
 	w.adoptSenders()
 	w.adopted.Store(snap)
 }

@@ -111,12 +111,13 @@ func (h *Header) Put(b []byte, payload int, etherType uint16) int {
 	start := payload - 2 - h.len
 	dst := b[start:payload:payload]
 	_ = dst[13]
-	copy(dst[:12], h.b[:12])
-	if h.len > 12 {
-		copy(dst[12:16], h.b[12:16])
-		if h.len > 16 {
-			copy(dst[16:20], h.b[16:20])
-		}
+	switch h.len {
+	case 12:
+		copy(dst[:12], h.b[:12])
+	case 16:
+		copy(dst[:16], h.b[:16])
+	default:
+		copy(dst[:20], h.b[:20])
 	}
 	binary.BigEndian.PutUint16(dst[h.len:], etherType)
 	return start

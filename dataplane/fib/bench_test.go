@@ -90,11 +90,16 @@ func lookUp(table *Table[*int], addrs []uint32) {
 	for i, a := range addrs[:sideBySide] {
 		searches[i] = table.Search4(a)
 	}
+	var late [sideBySide]uint8
+	n := 0
 	for i := range searches {
-		searches[i].Step()
+		var more int
+		sink, more = table.Near4(&searches[i])
+		late[n&(sideBySide-1)] = uint8(i)
+		n += more
 	}
-	for _, s := range searches {
-		sink, _ = table.Found4(s)
+	for _, i := range late[:n] {
+		sink, _ = table.Far4(searches[i])
 	}
 }
 

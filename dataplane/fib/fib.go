@@ -59,8 +59,11 @@ func (t *Table[V]) Lookup(addr netip.Addr) (V, bool) {
 // 192.0.2.1 is 0xc0000201.
 func (t *Table[V]) Lookup4(addr uint32) (V, bool) {
 	s := t.Search4(addr)
-	s.Step()
-	return t.Found4(s)
+	v, late := t.Near4(&s)
+	if late != 0 {
+		return t.Far4(s)
+	}
+	return v, true
 }
 
 // Search4 is an IPv4 lookup under way. Who has many addresses takes each step for
@@ -81,17 +84,18 @@ func (t *Table[V]) Search4(addr uint32) Search4 {
 	return Search4{chunk, addr, 0}
 }
 
-// Step is the second step.
-func (s *Search4) Step() { s.n = s.chunk.entries[s.addr>>8&0xff] }
-
-// Found4 is the last step, in the table that Search4 began in: the result is that
-// of [Table.Lookup4].
-func (t *Table[V]) Found4(s Search4) (V, bool) {
-	if needsMore(s.n) {
-		return t.more4(s)
-	}
-	return t.values[s.n], true
+// Near4 is the second step: the result, if late is 0. If it is 1, the result takes
+// the third step. It is a number, and comes without a branch, so that the caller can
+// gather the late ones: no processor can guess which they are.
+func (t *Table[V]) Near4(s *Search4) (v V, late int) {
+	s.n = s.chunk.entries[s.addr>>8&0xff]
+	late = more(s.n)
+	return t.values[s.n&uint16(late-1)], late
 }
+
+// Far4 is the third step, in the table that Search4 began in, of a search that
+// was late: the result is that of [Table.Lookup4].
+func (t *Table[V]) Far4(s Search4) (V, bool) { return t.more4(s) }
 
 func (t *Table[V]) more4(s Search4) (V, bool) {
 	if t.pages == nil {

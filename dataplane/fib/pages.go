@@ -47,9 +47,9 @@ func (p *pages) at(addr uint32) (*page, *chunk) {
 	return page, page.chunks[addr>>16&0xff]
 }
 
-// needsMore reports whether a chunk's entry is not yet the result: n == 0 or
-// n >= blockFlag. (Inlined.)
-func needsMore(n uint16) bool { return int16(n) <= 0 }
+// more is 1 if a chunk's entry is not yet the result, n == 0 or n >= blockFlag, and
+// else 0. (Inlined.)
+func more(n uint16) int { return int(n>>15 | uint16((uint32(n)-1)>>31)) }
 
 // lookupMore is the rest of a lookup, where c's entry n is not yet the result. It
 // returns 0 if no prefix covers addr but perhaps the default route.
