@@ -70,7 +70,7 @@ const (
 type Attrs struct {
 	NextHop     netip.Addr
 	Origin      uint8
-	ASPath      []uint32 // AS_SEQUENCE flattened; an AS_SET counts as one entry, its first member
+	ASPath      []uint32 // the AS_SEQUENCEs in one
 	MED         uint32
 	HasMED      bool
 	Communities []uint32 // RFC 1997, in the order received

@@ -50,7 +50,7 @@ func PrivatePeering() Policy { return Policy{Kind: KindPrivate, AllowOwnAS: true
 
 // MicrosoftPeering returns the policy of a Microsoft peering.
 func MicrosoftPeering(advertisedPublicPrefixes []netip.Prefix) Policy {
-	return Policy{Kind: KindMicrosoft, AllowOwnAS: true, AdvertisedPublicPrefixes: advertisedPublicPrefixes}
+	return Policy{Kind: KindMicrosoft, AdvertisedPublicPrefixes: advertisedPublicPrefixes}
 }
 
 // Gateway returns the policy of a VNet gateway instance.

@@ -129,7 +129,7 @@ func TestImportPaths(t *testing.T) {
 		{"gateway of another AS", &private, &gatewayA0, []uint32{65001, ASGateway}, ReasonFirstAS},
 		{"loop through a gateway", &private, &gatewayA0, []uint32{ASGateway, ASMSEE, 64512}, ReasonOwnAS},
 		{"Microsoft peering, another's", &microsoft, &customer4, []uint32{64513}, ReasonFirstAS},
-		{"Microsoft peering, reflected", &microsoft, &customer4, []uint32{64512, ASMSEE}, ""},
+		{"Microsoft peering, reflected", &microsoft, &customer4, []uint32{64512, ASMSEE}, ReasonOwnAS},
 		{"customer at gateway", &gateway, &msee0, []uint32{ASMSEE, 64512}, ""},
 		{"loop at gateway", &gateway, &msee0, []uint32{ASMSEE, 64512, ASGateway}, ReasonOwnAS},
 		{"other VNet", &gateway, &msee0, []uint32{ASMSEE, ASMSEE}, ReasonRemoteVnet},

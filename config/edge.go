@@ -130,7 +130,7 @@ func (r *reader) peering(o *object) circuit.Peering {
 	p.RouteFilter = r.routeFilterOf(o, p.PeeringType)
 	p.SharedKey = secret(o, "sharedKey", circuit.CheckSharedKey)
 	p.SourceCheck = word(o, "sourceCheck", optional, circuit.SourceAny, circuit.SourceLoose, circuit.SourceStrict)
-	p.AllowOwnAS = toggle(o, "allowOwnAS", true)
+	p.AllowOwnAS = toggle(o, "allowOwnAS", p.PeeringType == circuit.AzurePrivatePeering)
 	p.GracefulRestart = toggle(o, "gracefulRestart", true)
 	p.TTLSecurity = toggle(o, "ttlSecurity", false)
 	p.MicrosoftPeeringConfig = r.microsoftConfig(o, p.PeeringType, circuit.CheckAdvertisedPrefix)

@@ -4,10 +4,12 @@ import (
 	"flag"
 	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"msee/bgp"
 	"msee/edge"
@@ -23,35 +25,8 @@ var manyPrefixes = flag.Int("prefixes", 100_000, "how many prefixes TestManyPref
 // sessions, and BFD's too; and the FIB is what the RIB says.
 func TestManyPrefixes(t *testing.T) {
 	l := startLab(t, topology(t, "default"), "gw0", "gw1")
-	l.editConfig("msee1", func(cfg map[string]any) {
-		cfg["bgp"].(map[string]any)["maximumPrefixes"] = 0
-		cfg["circuits"] = append(cfg["circuits"].([]any), map[string]any{
-			"name": "er9", "port": "cust", "peerings": []any{map[string]any{
-				"peeringType": "AzurePrivatePeering", "peerASN": 65009, "vlanId": 900,
-				"primaryPeerAddressPrefix": "192.168.90.0/30", "secondaryPeerAddressPrefix": "192.168.90.4/30",
-			}},
-		})
-	})
-	if out, err := l.msee("reload", "-d", l.ns("msee1")); err != nil {
-		t.Fatalf("reload: %v\n%s", err, out)
-	}
-	err := netns.Do(l.ns("ce"), func() error {
-		if _, err := vlanshim.Add("link1", "link1.900", 1500, vlanshim.Tag{TPID: vlanshim.TPIDCustomer, VID: 900}); err != nil {
-			return err
-		}
-		link, err := netlink.LinkByName("link1.900")
-		if err != nil {
-			return err
-		}
-		a, err := netlink.ParseAddr("192.168.90.1/30")
-		if err != nil {
-			return err
-		}
-		return netlink.AddrAdd(link, a)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l.editConfig("msee1", func(cfg map[string]any) { cfg["bgp"].(map[string]any)["maximumPrefixes"] = 0 })
+	l.addCustomer("Standard")
 	p := startProbes(l)
 	i := injector.Injector{AS: 65009, Local: netip.MustParseAddr("192.168.90.1"), Peer: netip.MustParseAddr("192.168.90.2")}
 	if err := i.Connect(t.Context(), l.ns("ce")); err != nil {
@@ -88,6 +63,53 @@ func TestManyPrefixes(t *testing.T) {
 	}
 	if after := othersOf(l); after != before {
 		t.Errorf("the other sessions were\n%s\nand are\n%s", before, after)
+	}
+}
+
+// addCustomer gives msee1 the circuit er9, and the CE's namespace the customer's
+// end of it: 192.168.90.1 and 2001:db8:90::1, AS 65009, for an injector.
+func (l *testLab) addCustomer(tier string) {
+	t := l.t
+	t.Helper()
+	l.editConfig("msee1", func(cfg map[string]any) {
+		cfg["circuits"] = append(cfg["circuits"].([]any), map[string]any{
+			"name": "er9", "port": "cust", "sku": map[string]any{"tier": tier}, "peerings": []any{map[string]any{
+				"peeringType": "AzurePrivatePeering", "peerASN": 65009, "vlanId": 900,
+				"primaryPeerAddressPrefix": "192.168.90.0/30", "secondaryPeerAddressPrefix": "192.168.90.4/30",
+				"ipv6PeeringConfig": map[string]any{
+					"primaryPeerAddressPrefix": "2001:db8:90::/126", "secondaryPeerAddressPrefix": "2001:db8:90::4/126"},
+			}},
+		})
+	})
+	if out, err := l.msee("reload", "-d", l.ns("msee1")); err != nil {
+		t.Fatalf("reload: %v\n%s", err, out)
+	}
+	err := netns.Do(l.ns("ce"), func() error {
+		if _, err := vlanshim.Add("link1", "link1.900", 1500, vlanshim.Tag{TPID: vlanshim.TPIDCustomer, VID: 900}); err != nil {
+			return err
+		}
+		// The lab has IPv6 off where its topology has none.
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/link1.900/disable_ipv6", []byte("0"), 0); err != nil {
+			return err
+		}
+		link, err := netlink.LinkByName("link1.900")
+		if err != nil {
+			return err
+		}
+		for _, addr := range []string{"192.168.90.1/30", "2001:db8:90::1/126"} {
+			a, err := netlink.ParseAddr(addr)
+			if err != nil {
+				return err
+			}
+			a.Flags = unix.IFA_F_NODAD
+			if err := netlink.AddrAdd(link, a); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

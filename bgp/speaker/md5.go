@@ -60,14 +60,18 @@ type md5Watch struct {
 // md5Fresh is how long a rejection explains why a session is down.
 const md5Fresh = time.Minute
 
-// open must run on a thread inside the namespace.
+// open must run on a thread inside the namespace. It changes nothing if it is
+// open.
 func (w *md5Watch) open() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.file != nil {
+		return nil
+	}
 	f, err := os.Open("/proc/thread-self/net/netstat")
 	if err != nil {
 		return fmt.Errorf("open TCP counters: %w", err)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.file, w.now, w.before, w.read, w.changed = f, md5Counts{}, md5Counts{}, time.Time{}, time.Time{}
 	return nil
 }

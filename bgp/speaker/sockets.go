@@ -34,7 +34,8 @@ type vrf struct {
 	inode     uint64 // of the namespace the listeners are in
 	listeners [2]*net.TCPListener
 	sessions  map[endpoints]*session
-	refused   int // connections nobody is configured for
+	keyed     map[netip.Addr]bool // peers that the listeners have a key of
+	refused   int                 // connections nobody is configured for
 }
 
 // newVRF opens nothing yet; ensure does.
@@ -56,12 +57,31 @@ func (v *vrf) ensure() error {
 		return nil
 	}
 	v.closeLocked()
-	err = netns.Do(v.name, func() error {
+	if err := v.openLocked(); err != nil {
+		return err
+	}
+	v.inode = ino
+	return nil
+}
+
+// openLocked opens the listeners, anew if they are open. They have all keys
+// before they listen: the kernel completes connections by itself from then on,
+// and one of a peer with a key must not be among them without.
+func (v *vrf) openLocked() error {
+	v.closeListenersLocked()
+	v.keyed = make(map[netip.Addr]bool)
+	keys := make(map[netip.Addr]string)
+	for e, s := range v.sessions {
+		if key := s.keyNow(); key != "" {
+			keys[e.peer], v.keyed[e.peer] = key, true
+		}
+	}
+	err := netns.Do(v.name, func() (err error) {
 		if err := v.md5.open(); err != nil {
 			return err
 		}
 		for i, family := range [2]string{"tcp4", "tcp6"} {
-			if v.listeners[i], err = listen(family); err != nil {
+			if v.listeners[i], err = listen(family, keys); err != nil {
 				return err
 			}
 		}
@@ -71,15 +91,8 @@ func (v *vrf) ensure() error {
 		v.closeLocked()
 		return err
 	}
-	v.inode = ino
-	for e, s := range v.sessions {
-		if err := v.setKeyLocked(e, s.keyNow()); err != nil {
-			v.closeLocked()
-			return err
-		}
-	}
-	for _, l := range v.listeners {
-		go v.acceptFrom(l)
+	for i, l := range v.listeners {
+		go v.acceptFrom(i, l)
 	}
 	return nil
 }
@@ -95,16 +108,28 @@ func inode(name string) (uint64, error) {
 	return st.Ino, nil
 }
 
-// listen must run on a thread inside the namespace.
-func listen(network string) (*net.TCPListener, error) {
+// listen must run on a thread inside the namespace. Of keys, by peer, it takes
+// those of its family.
+func listen(network string, keys map[netip.Addr]string) (*net.TCPListener, error) {
+	v6 := network == "tcp6"
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		// A peer with TTL security wants 255 in the SYN-ACK already; the
 		// connection gets what its session has.
-		return control(c, func(fd int) error { return setTTL(fd, network == "tcp6", ttlSecurity) })
+		return control(c, func(fd int) error {
+			for peer, key := range keys {
+				if peer.Is6() != v6 {
+					continue
+				}
+				if err := setMD5(fd, peer, key); err != nil {
+					return fmt.Errorf("set TCP-MD5 key of %s on the listener: %w", peer, err)
+				}
+			}
+			return setTTL(fd, v6, ttlSecurity)
+		})
 	}}
 	lc.SetMultipathTCP(false) // an MPTCP socket has no TCP-MD5
 	address := "0.0.0.0:179"
-	if network == "tcp6" {
+	if v6 {
 		address = "[::]:179"
 	}
 	l, err := lc.Listen(context.Background(), network, address) // tcp6 implies IPV6_V6ONLY
@@ -166,10 +191,7 @@ func (v *vrf) join(s *session) error {
 		return fmt.Errorf("session %s has the same addresses in this namespace", other.cfg.Name)
 	}
 	v.sessions[e] = s
-	if v.listeners[0] == nil {
-		return nil
-	}
-	return v.setKeyLocked(e, s.keyNow())
+	return v.applyKeyLocked(e, s.keyNow())
 }
 
 // rekey puts the key of s on the listener.
@@ -177,10 +199,23 @@ func (v *vrf) rekey(s *session) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	e := endpoints{s.cfg.Local, s.cfg.Peer}
-	if v.listeners[0] == nil || v.sessions[e] != s {
+	if v.sessions[e] != s {
 		return nil // it will when it joins
 	}
-	return v.setKeyLocked(e, s.keyNow())
+	return v.applyKeyLocked(e, s.keyNow())
+}
+
+// applyKeyLocked brings the key of a session to the listeners, if they are open.
+// A first key of that peer opens them anew: connections may wait to be accepted
+// that were made without.
+func (v *vrf) applyKeyLocked(e endpoints, key string) error {
+	switch {
+	case v.listeners[0] == nil:
+		return nil // they will have it from the start
+	case key != "" && !v.keyed[e.peer]:
+		return v.openLocked()
+	}
+	return v.setKeyLocked(e, key)
 }
 
 // leave forgets s and its key; the last one closes the listeners.
@@ -234,31 +269,40 @@ func (v *vrf) setKeyLocked(e endpoints, key string) error {
 	if err != nil {
 		return fmt.Errorf("set TCP-MD5 key of %s on the listener: %w", e.peer, err)
 	}
+	v.keyed[e.peer] = key != ""
 	return nil
 }
 
 func (v *vrf) closeLocked() {
+	v.closeListenersLocked()
+	v.md5.close()
+}
+
+func (v *vrf) closeListenersLocked() {
 	for i, l := range v.listeners {
 		if l != nil {
+			// At once: Close alone waits for who is just accepting.
+			if raw, err := l.SyscallConn(); err == nil {
+				control(raw, func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) }) //nolint:errcheck // closed next
+			}
 			l.Close()
 			v.listeners[i] = nil
 		}
 	}
-	v.md5.close()
 }
 
-// acceptFrom hands out connections until the listener closes.
-func (v *vrf) acceptFrom(l *net.TCPListener) {
+// acceptFrom hands out connections until the listener, number i, closes.
+func (v *vrf) acceptFrom(i int, l *net.TCPListener) {
 	for {
 		c, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // out of descriptors or memory
+		if err != nil { // out of descriptors or memory, or about to be closed
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
-		if s := v.find(c); s != nil && s.admit(c) {
+		if s := v.find(i, l, c); s != nil && s.admit(c) {
 			s.offer(newConn(s, c, false))
 		} else {
 			c.SetLinger(0)
@@ -271,17 +315,28 @@ func (v *vrf) acceptFrom(l *net.TCPListener) {
 func (s *session) admit(c *net.TCPConn) bool {
 	raw, err := c.SyscallConn()
 	if err == nil {
-		err = control(raw, func(fd int) error { return setHops(fd, &s.cfg) })
+		err = control(raw, func(fd int) error {
+			if key := s.keyNow(); key != "" { // it may be newer than the connection
+				if err := setMD5(fd, s.cfg.Peer, key); err != nil {
+					return err
+				}
+			}
+			return setHops(fd, &s.cfg)
+		})
 	}
 	return err == nil
 }
 
-// find returns the session that c belongs to, or nil. Refusals are logged at
+// find returns the session that c, accepted from l, belongs to, or nil: also if
+// l, number i, has been replaced meanwhile, as c may lack a key then. Refusals are logged at
 // powers of two: a stranger who knocks all night fills no log.
-func (v *vrf) find(c *net.TCPConn) *session {
+func (v *vrf) find(i int, l *net.TCPListener, c *net.TCPConn) *session {
 	e := endpoints{addrOf(c.LocalAddr()), addrOf(c.RemoteAddr())}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.listeners[i] != l {
+		return nil
+	}
 	if s := v.sessions[e]; s != nil {
 		return s
 	}

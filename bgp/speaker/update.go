@@ -221,13 +221,20 @@ func (p *updateParser) path(v []byte, octets int) []uint32 {
 // as4 decodes AS4_PATH, which is discarded if malformed (RFC 6793 §6).
 func (p *updateParser) as4(v []byte) []uint32 {
 	path, fault := segments(v, 4)
-	if fault != "" {
-		return nil
+	switch fault {
+	case "":
+		return path
+	case hasSet:
+		p.treatAsWithdraw("AS4_PATH: %s", fault)
 	}
-	return path
+	return nil
 }
 
-// segments flattens AS_PATH segments as [bgp.Attrs] has them.
+// hasSet is the fault of a path with an AS_SET: which ASes it has passed is not
+// known, nor, without its members, whether ours is among them.
+const hasSet = "an AS_SET, which no route may have any more (RFC 9774)"
+
+// segments joins AS_PATH segments as [bgp.Attrs] has them.
 func segments(v []byte, octets int) (path []uint32, fault string) {
 	for len(v) > 0 {
 		if len(v) < 2 {
@@ -235,7 +242,9 @@ func segments(v []byte, octets int) (path []uint32, fault string) {
 		}
 		kind, n := v[0], int(v[1])
 		switch {
-		case kind != segmentSequence && kind != segmentSet:
+		case kind == segmentSet:
+			return nil, hasSet
+		case kind != segmentSequence:
 			return nil, fmt.Sprintf("segment of type %d from an external peer", kind) // RFC 5065 §5 for confederations
 		case n == 0:
 			return nil, "empty segment"
@@ -243,9 +252,6 @@ func segments(v []byte, octets int) (path []uint32, fault string) {
 			return nil, fmt.Sprintf("segment of %d AS numbers in %d octets", n, len(v)-2)
 		}
 		for i := range n {
-			if kind == segmentSet && i > 0 {
-				break
-			}
 			if octets == 4 {
 				path = append(path, binary.BigEndian.Uint32(v[2+4*i:]))
 			} else {

@@ -65,6 +65,7 @@ func TestMalformedUpdate(t *testing.T) {
 		"MED of 3":              {ipv4Unicast, updateMessage(nil, attrs(good, []byte{0x80, 4, 3, 1, 2, 3}), net10), 0, 1, "MULTI_EXIT_DISC of 3", 0},
 		"COMMUNITIES of 0":      {ipv4Unicast, updateMessage(nil, attrs(good, []byte{0xc0, 8, 0}), net10), 0, 1, "COMMUNITIES of 0", 0},
 		"confederation segment": {ipv4Unicast, updateMessage(nil, attrs(goodOrigin, []byte{0x40, 2, 6, 3, 1, 0, 0, 0, 1}, goodHop), net10), 0, 1, "segment of type 3", 0},
+		"AS_SET":                {ipv4Unicast, updateMessage(nil, attrs(goodOrigin, []byte{0x40, 2, 12, 2, 1, 0, 0, 0xfd, 0xe9, 1, 1, 0, 0, 0, 1}, goodHop), net10), 0, 1, "AS_PATH: an AS_SET", 0},
 		"empty segment":         {ipv4Unicast, updateMessage(nil, attrs(goodOrigin, []byte{0x40, 2, 2, 2, 0}, goodHop), net10), 0, 1, "empty segment", 0},
 		"segment overruns":      {ipv4Unicast, updateMessage(nil, attrs(goodOrigin, []byte{0x40, 2, 4, 2, 9, 0, 0}, goodHop), net10), 0, 1, "segment of 9 AS numbers in 2 octets", 0},
 		"attribute overruns":    {ipv4Unicast, updateMessage(nil, attrs(good, []byte{0xc0, 8, 9, 1}), net10), 0, 1, "path attribute 8 of 9 octets in 1", 0},
