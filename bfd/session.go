@@ -236,6 +236,7 @@ func (s *Session) pollAnswered(now time.Duration) {
 	s.poll = pollNone
 	if s.pollAgain {
 		s.poll, s.pollAgain = pollPause, false
+		s.urgent = true // a peer in demand mode is sent nothing by the clock
 		return
 	}
 	s.txInUse, s.rxInUse = s.desiredMinTx, s.requiredMinRx
@@ -342,6 +343,8 @@ func (s *Session) forget(now time.Duration) {
 	s.remoteDiscr, s.remoteState, s.remoteDemand = 0, Down, false
 	s.remoteMinRx = time.Microsecond
 	s.poll, s.pollAgain = pollNone, false
+	s.txInUse, s.rxInUse = s.desiredMinTx, s.requiredMinRx // nobody is left to agree with
+	s.hasten(now)                                          // it may have asked for few packets, or none
 	if until := s.lastRx + 2*s.detectionTime(); s.rcvSeq.known && now < until {
 		s.expiry = until
 		return

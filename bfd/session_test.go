@@ -405,3 +405,61 @@ func TestNoAllocations(t *testing.T) {
 		t.Errorf("%v allocations for a packet sent and received", n)
 	}
 }
+
+// TestForgottenPeerIsGreetedAgain: a peer that wants no packets, or one an hour,
+// and dies, is sent some again when it is forgotten: it may come back passive.
+func TestForgottenPeerIsGreetedAgain(t *testing.T) {
+	for _, minRx := range []time.Duration{0, time.Hour} {
+		s := sessionIn(t, Up)
+		p := hello(Up)
+		p.RequiredMinRx = minRx
+		s.Receive(10*time.Second, &p)
+		n := 0
+		for now := 10 * time.Second; now < 40*time.Second; now += 10 * ms {
+			s.Expire(now)
+			for len(s.Transmit(now, nil)) > 0 {
+				if now >= 30*time.Second {
+					n++
+				}
+			}
+		}
+		if state, _ := s.State(); state != Down || n < 10 || n > 14 {
+			t.Errorf("after a peer that wanted a packet every %v: %v, and %d packets in ten seconds", minRx, state, n)
+		}
+	}
+}
+
+// TestTwoChangesInDemandMode: the second of two changes at once is told to a
+// peer that nothing is sent to by the clock, too.
+func TestTwoChangesInDemandMode(t *testing.T) {
+	s := sessionIn(t, Up)
+	now := 10 * time.Second
+	var said Packet
+	speak := func() {
+		for b := s.Transmit(now, nil); len(b) > 0; b = s.Transmit(now, nil) {
+			said, _ = Parse(b)
+		}
+	}
+	p := hello(Up)
+	p.Demand = true
+	answer := func() {
+		p.Final = said.Poll
+		s.Receive(now, &p)
+		now += 100 * ms
+	}
+	speak()
+	answer()
+	for _, rx := range []time.Duration{2 * time.Second, 3 * time.Second} {
+		cfg := s.Config()
+		cfg.RequiredMinRx = rx
+		s.Configure(cfg, now)
+		speak()
+	}
+	for range 20 {
+		answer()
+		speak()
+	}
+	if got := s.rxInUse; got != 3*time.Second || s.poll != pollNone {
+		t.Errorf("%v is agreed, want 3s; poll sequence %d", got, s.poll)
+	}
+}

@@ -150,7 +150,6 @@ type bfdTable struct {
 	timer    int           // timerfd that wakes the worker at armed
 	armed    time.Duration
 	queue    egressQueue // of our own, so that no bulk traffic waits in front
-	limit    tokenBucket
 	frame    port.Frame
 	frames   [1]*port.Frame
 }
@@ -170,12 +169,14 @@ type bfdSession struct {
 	told    bool          // report is what control has
 	rewrite *Rewrite      // the last one known: a neighbor that the kernel asks for anew is still there
 	ends    time.Duration // when an ending session is forgotten; 0: it is not ending
+	limit   tokenBucket   // of what the neighbor sends
 
 	echoes, echoBytes uint64 // sent back
 }
 
-// bfdPerSecond bounds the control packets and echoes that a port takes.
-const bfdPerSecond = 20000
+// bfdPerSecond bounds the control packets and echoes that a session takes: each
+// its own, so that a neighbor that floods does not silence another.
+const bfdPerSecond = 2000
 
 // A session that is removed goes on saying AdminDown for a detection time of
 // the peer's (RFC 5880 §6.8.16), within these bounds.
@@ -187,7 +188,6 @@ const (
 func (t *bfdTable) open() (err error) {
 	t.byDiscr, t.byPeer = map[uint32]*bfdSession{}, map[bfdPeer]*bfdSession{}
 	t.deadline, t.armed = bfd.Never, bfd.Never
-	t.limit = newTokenBucket(bfdPerSecond, bfdPerSecond/4)
 	t.frame.Buf = make([]byte, port.Headroom+ipUDPMax+bfd.MaxLen)
 	t.frames[0] = &t.frame
 	t.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
@@ -224,7 +224,7 @@ func (t *bfdTable) set(w *Worker, list []*BFDSession) {
 	for _, b := range list {
 		s := t.byDiscr[b.Config.MyDiscriminator]
 		if s == nil {
-			s = &bfdSession{machine: bfd.New(b.Config, rand.Uint64(), now)}
+			s = &bfdSession{machine: bfd.New(b.Config, rand.Uint64(), now), limit: newTokenBucket(bfdPerSecond, bfdPerSecond/4)}
 			t.sessions = append(t.sessions, s)
 			t.byDiscr[b.Config.MyDiscriminator] = s
 		} else if s.BFDSession != b {
@@ -491,13 +491,8 @@ func (w *Worker) receiveBFD(p *packet, udp []byte, dest uint16, hops uint8) bfd.
 		return bfd.BadHopLimit
 	case p.isFragment(), length < udpLen, length > len(udp), p.VNet.GSOType != port.GSONone:
 		return bfd.BadLength
-	case !t.limit.take(w.now):
-		return bfd.RateLimited
 	}
 	udp = udp[:length]
-	if !p.udpChecksumOK(udp) {
-		return bfd.BadChecksum
-	}
 	var source, ours netip.Addr
 	if b := p.ip(); p.v6 {
 		source, ours = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
@@ -508,7 +503,12 @@ func (w *Worker) receiveBFD(p *packet, udp []byte, dest uint16, hops uint8) bfd.
 	if s == nil || s.Local != ours { // whoever is no neighbor of ours names no session of ours
 		return bfd.UnknownSession
 	}
-	if dest == bfd.EchoPort {
+	switch {
+	case !s.limit.take(w.now):
+		return bfd.RateLimited
+	case !p.udpChecksumOK(udp):
+		return bfd.BadChecksum
+	case dest == bfd.EchoPort:
 		return t.reflect(w, s, udp)
 	}
 	packet, reason := bfd.Parse(udp[udpLen:])

@@ -275,6 +275,35 @@ func TestBFDFloodIsLimited(t *testing.T) {
 	})
 }
 
+// TestBFDFloodIsTheNeighborsOwn: a neighbor that floods, and whoever is none,
+// leave the session of another one alone.
+func TestBFDFloodIsTheNeighborsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRouter(t, 0x8100)
+		loud := newFar(r, families[0].addr, families[0].our, 100)
+		calm := newFar(r, families[1].addr, families[1].our, 100)
+		cfg := bfdConfig
+		cfg.MyDiscriminator = 0x1002
+		a, b := session(loud.addr, loud.our, bfdConfig), session(calm.addr, calm.our, cfg)
+		loud.meet(t, a)
+		r.engine.adoptForTest(r.worker)
+		r.worker.bfd.set(r.worker, []*BFDSession{a, b})
+		stranger := newFar(r, "192.168.15.16", families[0].our, 100)
+		for _, f := range []*far{loud, stranger} {
+			flood := f.datagram(t, make([]byte, 24), bfd.EchoPort, 255)
+			for range 2 * bfdPerSecond {
+				r.receive(bytes.Clone(flood))
+			}
+		}
+		if n := r.counters().BFDDiscards[bfd.RateLimited].Load(); n == 0 {
+			t.Error("the flood was not limited")
+		}
+		if v := r.receive(calm.datagram(t, calm.Transmit(r.worker.clock(), nil), bfd.ControlPort, 255)); v != LocalBFD {
+			t.Errorf("verdict %v for a packet of a neighbor that does not flood", v)
+		}
+	})
+}
+
 func TestEchoIsSentBack(t *testing.T) {
 	for _, a := range families {
 		r := newRouter(t, 0x8100)

@@ -125,6 +125,10 @@ func (e *Edge) watchBFD(s *session) {
 	case w.cfg != s.cfg.BFD || w.enabled != s.cfg.Enabled:
 		cfg.MyDiscriminator = w.session.Config.MyDiscriminator
 		w.session = w.session.Change(cfg, strict)
+		became := strict && s.cfg.Enabled && !(w.cfg.Strict && w.enabled)
+		if became && w.session.Report().State != bfd.Up && !w.held {
+			e.holdByBFD(s, "strict mode waits for BFD to come up")
+		}
 	}
 	w.cfg, w.enabled = s.cfg.BFD, s.cfg.Enabled
 }

@@ -3,6 +3,8 @@ package edge
 import (
 	"testing"
 	"time"
+
+	"msee/config"
 )
 
 func TestHoldDownBacksOff(t *testing.T) {
@@ -21,5 +23,33 @@ func TestHoldDownBacksOff(t *testing.T) {
 	}
 	if delay = holdDown(time.Second, 0, 0, false); delay != 2*time.Second {
 		t.Errorf("with none configured, after one second: %v", delay)
+	}
+}
+
+// TestStrictModeSwitchedOn: a BGP session whose BFD is not up is held from the
+// moment that strict mode demands it, by a reload or with the peering.
+func TestStrictModeSwitchedOn(t *testing.T) {
+	b := newBench(t)
+	s := b.sessions["ce"]
+	s.cfg.Name, s.cfg.Peer, s.cfg.Local = "ce", b.peers[0].Addr, b.peers[0].Local
+	s.cfg.BFD = config.BFD{Interval: 300 * time.Millisecond, Multiplier: 3}
+	check := func(what string, held bool) {
+		t.Helper()
+		b.watchBFD(s)
+		b.releaseBFD(s, time.Now())
+		if s.bfd.held != held || s.bfd.session.Strict != s.cfg.BFD.Strict {
+			t.Errorf("%s: held %v, want %v; strict %v", what, s.bfd.held, held, s.bfd.session.Strict)
+		}
+	}
+	s.cfg.BFD.Strict = true
+	check("strict, but disabled", false)
+	s.cfg.Enabled = true
+	check("enabled", true)
+	s.cfg.BFD.Strict = false
+	check("not strict any more", false)
+	s.cfg.BFD.Strict = true
+	check("strict again", true)
+	if a := s.bfd.session.Adjacency; a.Down() != 0 { // the worker's to mark, and none is there
+		t.Errorf("down for %v", a.Down())
 	}
 }

@@ -81,6 +81,11 @@ func (e *Edge) lookForDaemons() {
 		if v.daemon != nil && v.daemon.port != e.device.BFDDaemonPort {
 			v.daemon.close()
 			v.daemon = nil
+			for _, f := range e.foreign {
+				if f.vrf == v && f.lostAt.IsZero() {
+					f.lostAt = time.Now()
+				}
+			}
 		}
 		if v.daemon == nil && e.device.BFDDaemonPort != 0 {
 			v.daemon = &bfdDaemon{edge: e, vrf: v, port: e.device.BFDDaemonPort, stop: make(chan struct{})}
@@ -105,6 +110,20 @@ func (d *bfdDaemon) close() {
 	if d.conn != nil {
 		d.conn.Close()
 	}
+}
+
+// do runs f in the control loop and waits for it; not after close, as the loop
+// may be waiting for this daemon's goroutines to end.
+func (d *bfdDaemon) do(f func()) error {
+	done := make(chan struct{})
+	select {
+	case d.edge.calls <- func() { defer close(done); f() }:
+		<-done
+		return nil
+	case <-d.stop:
+	case <-d.edge.stop:
+	}
+	return ErrStopped
 }
 
 // kick has the daemon told what has changed.
@@ -182,7 +201,7 @@ func (c *daemonConn) serve() {
 	c.bfdDaemon.conn = nil
 	c.mu.Unlock()
 	c.edge.log.Info("BFD daemon gone", "vrf", c.vrf.cfg.Name, "err", err)
-	_ = c.edge.do(func() { // else all ends
+	_ = c.do(func() { // else all ends
 		for _, f := range c.edge.foreign {
 			if f.conn == c {
 				f.lostAt = time.Now()
@@ -231,7 +250,7 @@ func (c *daemonConn) take(m *bfddp.Message) error {
 			Echo: bfddp.Echo{DataPlane: uint64(time.Now().UnixMicro()), Daemon: m.Echo.Daemon}})
 	case bfddp.AddSession, bfddp.DeleteSession:
 		var refused error
-		stopped := c.edge.do(func() {
+		stopped := c.do(func() {
 			if m.Type == bfddp.DeleteSession {
 				c.edge.removeForeign(c.vrf, m.Session.Discr)
 			} else {
@@ -308,7 +327,7 @@ func (c *daemonConn) tell(gone <-chan struct{}) {
 func (c *daemonConn) rows() map[uint32]dataplane.BFDStatus {
 	rows := map[uint32]dataplane.BFDStatus{}
 	var ports []int
-	_ = c.edge.do(func() {
+	_ = c.do(func() {
 		for discr, f := range c.edge.foreign {
 			if f.conn != c {
 				continue

@@ -32,7 +32,7 @@ var ErrNotDraining = errors.New("the device is in service; drain it first")
 func (e *Edge) SetMaintenance(to Maintenance) (err error) {
 	stopped := e.do(func() {
 		switch {
-		case to == e.maintenance:
+		case to == e.maintenance, to == Draining && e.maintenance == Drained: // it is further: no session comes back
 			return
 		case to == Drained && e.maintenance == InService:
 			err = ErrNotDraining

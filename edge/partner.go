@@ -23,10 +23,11 @@ import (
 // move, and Azure's up to a minute.
 const repairFor = time.Minute
 
-// repair is a VRF's routes that the RIB has no more.
+// repair is a VRF's routes that the RIB has no more, each with its end: one that
+// comes later must not keep those before it, or a peer that announces others
+// each time it is back would have the FIB grow without bounds.
 type repair struct {
-	kept  map[netip.Prefix]struct{}
-	until time.Time
+	kept map[netip.Prefix]time.Time
 }
 
 // partners are the partner's addresses in a VRF, of the family of a next hop.
@@ -65,10 +66,9 @@ func (v *vrf) keepForRepair(c *bgp.Changes, now time.Time) {
 			return false
 		}
 		if v.repair.kept == nil {
-			v.repair.kept = map[netip.Prefix]struct{}{}
+			v.repair.kept = map[netip.Prefix]time.Time{}
 		}
-		v.repair.kept[r.Prefix] = struct{}{}
-		v.repair.until = now.Add(repairFor)
+		v.repair.kept[r.Prefix] = now.Add(repairFor)
 		return true
 	})
 }
@@ -76,12 +76,12 @@ func (v *vrf) keepForRepair(c *bgp.Changes, now time.Time) {
 // endRepair drops the routes that were kept long enough.
 func (e *Edge) endRepair(now time.Time) {
 	for _, v := range e.vrfs {
-		if len(v.repair.kept) == 0 || now.Before(v.repair.until) {
-			continue
-		}
-		for prefix := range v.repair.kept {
+		for prefix, until := range v.repair.kept {
+			if now.Before(until) {
+				continue
+			}
+			delete(v.repair.kept, prefix)
 			v.fwd.set(v.fwd.routed, prefix, nil)
 		}
-		v.repair.kept = nil
 	}
 }
