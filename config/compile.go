@@ -11,8 +11,9 @@ import (
 	"msee/community"
 )
 
-// mtu is the IP MTU of every interface; Azure offers no other.
-const mtu = 1500
+// defaultMTU is the IP MTU of an interface whose configuration says nothing; Azure
+// offers no other.
+const defaultMTU = 1500
 
 // compile makes the desired state of a checked file. All lists are sorted, so
 // that the order of a file's items does not matter.
@@ -28,7 +29,7 @@ func (f *edgeFile) compile() *Device {
 			BandwidthInMbps: c.BandwidthInMbps, Port: c.port, STag: c.STag,
 		})
 		for i, p := range c.Peerings {
-			v := f.compilePeering(&c, &p, c.bfd[i])
+			v := f.compilePeering(&c, &p, c.bfd[i], c.mtu[i])
 			if !d.RouterID.IsValid() {
 				d.RouterID = v.Subinterfaces[0].Addresses[0].Addr()
 			}
@@ -98,7 +99,7 @@ var vrfSuffix = map[circuit.PeeringType]string{
 
 // compilePeering makes the VRF of a peering on the link of this MSEE, with the
 // connections of the circuit if the peering is private.
-func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering, bfd BFD) VRF {
+func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering, bfd BFD, mtu int) VRF {
 	v := VRF{Name: c.Name + vrfSuffix[p.PeeringType], Circuit: c.Name, PeeringType: string(p.PeeringType), AllowOwnAS: p.AllowOwnAS}
 	if p.PeeringType == circuit.AzurePrivatePeering {
 		v.Regions = c.Regions()
@@ -179,7 +180,7 @@ func (f *gatewayFile) compile() *Device {
 	for i, at := range f.subnets {
 		s := Subinterface{
 			Name: subinterfaceName(at.Port, 0, at.VLANID),
-			Port: at.Port, CTag: at.VLANID, MTU: mtu, Side: SideVNet,
+			Port: at.Port, CTag: at.VLANID, MTU: at.mtu, Side: SideVNet,
 		}
 		for _, subnet := range f.vnet.Subnets[i].AddressPrefixes {
 			s.Addresses = append(s.Addresses, netip.PrefixFrom(circuit.SubnetGatewayAddress(subnet, instance), subnet.Bits()))

@@ -36,6 +36,7 @@ type circuitSpec struct {
 	// peeringPaths are the paths of the circuit's Peerings, in their order.
 	peeringPaths []string
 	bfd          []BFD // of the Peerings
+	mtu          []int // the same
 }
 
 func (r *reader) edge(o *object) *edgeFile {
@@ -74,6 +75,7 @@ func (r *reader) circuit(o *object, base BFD) circuitSpec {
 	o.objects("peerings", optional, func(o *object) {
 		c.Peerings = append(c.Peerings, r.peering(o))
 		c.bfd = append(c.bfd, r.bfd(o, base))
+		c.mtu = append(c.mtu, r.mtu(o))
 		c.peeringPaths = append(c.peeringPaths, o.path)
 	})
 	return c

@@ -27,6 +27,7 @@ type gatewayFile struct {
 type subnetSpec struct {
 	attachment
 	path string
+	mtu  int
 }
 
 func (r *reader) gateway(o *object) *gatewayFile {
@@ -67,6 +68,7 @@ func (r *reader) virtualNetwork(o *object, f *gatewayFile) {
 		s.AddressPrefixes = values(o, "addressPrefixes", required, prefix, circuit.CheckSubnet)
 		spec.Port = value(o, "port", required, text, anyText)
 		spec.VLANID = uint16(value(o, "vlanId", optional, number, circuit.CheckVLANID))
+		spec.mtu = r.mtu(o)
 		f.vnet.Subnets = append(f.vnet.Subnets, s)
 		f.subnets = append(f.subnets, spec)
 	})

@@ -128,6 +128,7 @@ type connectionSpec struct {
 	vxlan    *vxlanSpec // instead of the attachment
 	path     string
 	bfd      BFD
+	mtu      int
 	public   bool             // to Microsoft's network, of a Microsoft peering
 	fastPath circuit.FastPath // on an MSEE
 }
@@ -178,6 +179,21 @@ func quoteNumber(o *object, key string) {
 	}
 }
 
+// Bounds of an interface's IP MTU: what IPv6 needs at least (RFC 8200 §5), and what
+// the kernel's side of an interface holds.
+const (
+	minMTU = 1280
+	maxMTU = 9000
+)
+
+// mtu reads the IP MTU of the interface that o describes.
+func (r *reader) mtu(o *object) int {
+	if n := int(value(o, "mtu", optional, number, between("the length of a packet", "octets", minMTU, maxMTU))); n != 0 {
+		return n
+	}
+	return defaultMTU
+}
+
 // connections reads the list of connections; those of an MSEE name their
 // gateway.
 func (r *reader) connections(o *object, need, namesGateway bool, base BFD) []connectionSpec {
@@ -199,7 +215,7 @@ func (r *reader) connections(o *object, need, namesGateway bool, base BFD) []con
 		}
 		c.GatewaySubnet = value(o, "gatewaySubnet", required, prefix, circuit.CheckGatewaySubnet)
 		c.GatewaySubnetIPv6 = value(o, "gatewaySubnetIpv6", optional, prefix, circuit.CheckSubnetIPv6)
-		c.bfd = r.bfd(o, base)
+		c.bfd, c.mtu = r.bfd(o, base), r.mtu(o)
 		connections = append(connections, c)
 	})
 	return connections
@@ -215,7 +231,7 @@ func (r *reader) publicConnections(o *object, base BFD) []connectionSpec {
 		c.Circuit = value(o, "circuit", required, text, checkName)
 		c.attachment.Port = value(o, "port", required, text, anyText)
 		c.VLANID = uint16(value(o, "vlanId", required, number, circuit.CheckVLANID))
-		c.bfd = r.bfd(o, base)
+		c.bfd, c.mtu = r.bfd(o, base), r.mtu(o)
 		c.GatewaySubnet = value(o, "subnet", required, prefix, circuit.CheckGatewaySubnet)
 		c.GatewaySubnetIPv6 = value(o, "subnetIpv6", optional, prefix, circuit.CheckSubnetIPv6)
 		connections = append(connections, c)

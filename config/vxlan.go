@@ -173,7 +173,7 @@ func (u *underlaySpec) compile() VRF {
 func (c *connectionSpec) subinterface(u *underlaySpec) Subinterface {
 	if c.vxlan == nil {
 		port := c.attachment.Port
-		return Subinterface{Name: subinterfaceName(port, 0, c.VLANID), Port: port, CTag: c.VLANID, MTU: mtu, Side: SideCore}
+		return Subinterface{Name: subinterfaceName(port, 0, c.VLANID), Port: port, CTag: c.VLANID, MTU: c.mtu, Side: SideCore}
 	}
 	x := &VXLAN{VNI: c.vxlan.vni, Underlay: subinterfaceName(u.Port, 0, u.VLANID), Remote: slices.Clone(c.vxlan.remote)}
 	for _, p := range u.addresses {
@@ -181,7 +181,7 @@ func (c *connectionSpec) subinterface(u *underlaySpec) Subinterface {
 	}
 	slices.SortFunc(x.Local, netip.Addr.Compare)
 	slices.SortFunc(x.Remote, netip.Addr.Compare)
-	inner := mtu
+	inner := c.mtu
 	for _, a := range x.Remote {
 		inner = min(inner, u.mtu-vxlan.Overhead(a.Is6()))
 	}
