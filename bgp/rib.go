@@ -259,6 +259,24 @@ func (r *RIB) NextHops() iter.Seq2[netip.Prefix, []NextHop] {
 	}
 }
 
+// Covers reports whether a session has announced a prefix that addr is in and that
+// was not refused.
+func (r *RIB) Covers(session string, addr netip.Addr) bool {
+	p := r.peer(session)
+	if p == nil || p.over {
+		return false
+	}
+	for bits := addr.BitLen(); bits >= 0; bits-- {
+		prefix, _ := addr.Prefix(bits)
+		if e := r.table[prefix]; e != nil {
+			if i := e.find(p); i >= 0 && e.paths[i].reason == "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // AdjRIBOut returns all that a session is told, in order of prefix: the sum of
 // the updates in [Changes] so far.
 func (r *RIB) AdjRIBOut(session string) []Route {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -206,6 +207,7 @@ func (e *Edge) control() {
 		case now := <-tick.C:
 			e.tick(now)
 		}
+		e.reviewAnnounced()
 		e.ask()
 		e.publish()
 	}
@@ -343,6 +345,9 @@ func (e *Edge) down(s *session) {
 func (e *Edge) sweep(s *session) {
 	s.sweepAt = time.Time{}
 	e.ribChanged(s.vrf, s.vrf.rib.Sweep(s.cfg.Name))
+	for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		s.vrf.endpoints.review = append(s.vrf.endpoints.review, netip.PrefixFrom(all, 0))
+	}
 	e.endpointsGone(s.vrf, s.cfg.Name, true)
 	e.networkChanged(s)
 }

@@ -27,6 +27,9 @@ type endpoints struct {
 	dp    *dataplane.Endpoints
 	all   map[netip.Addr]*endpoint
 	hosts map[hop]*endpointHost // of those that are programmed
+	// review are prefixes that gateways have announced or withdrawn, and with that
+	// perhaps endpoints become theirs to tell of, or not.
+	review []netip.Prefix
 }
 
 // endpoint is an address and what sessions say of it.
@@ -101,6 +104,7 @@ func (e *Edge) endpointUpdate(s *session, u bgp.Update) bgp.Update {
 			e.setWay(v, p.Addr(), s.cfg.Name, nil)
 		}
 	}
+	v.endpoints.review = append(v.endpoints.review, u.Withdraw...)
 	rest := u.Announce[:0:0]
 	for i, r := range u.Announce {
 		kind, ok := endpointKind(r)
@@ -112,6 +116,9 @@ func (e *Edge) endpointUpdate(s *session, u bgp.Update) bgp.Update {
 			e.setWay(v, r.Prefix.Addr(), s.cfg.Name, &way{session: s.cfg.Name, host: r.Attrs.NextHop, kind: kind})
 		case rest != nil:
 			rest = append(rest, r)
+		}
+		if !ok {
+			v.endpoints.review = append(v.endpoints.review, r.Prefix)
 		}
 		if !ok && r.Prefix.IsSingleIP() && v.endpoints.all[r.Prefix.Addr()] != nil {
 			e.setWay(v, r.Prefix.Addr(), s.cfg.Name, nil) // an ordinary host route now
@@ -187,6 +194,26 @@ func (v *vrf) endpointsStale(session string) {
 	}
 }
 
+// reviewOneByOne is for how many prefixes it is worth asking which endpoints are in
+// them.
+const reviewOneByOne = 64
+
+// reviewAnnounced decides the endpoints of those VRFs anew whose gateways have
+// changed what they announce.
+func (e *Edge) reviewAnnounced() {
+	for _, v := range e.vrfs {
+		changed := v.endpoints.review
+		if v.endpoints.review = nil; len(changed) == 0 {
+			continue
+		}
+		for addr, ep := range v.endpoints.all {
+			if len(changed) > reviewOneByOne || slices.ContainsFunc(changed, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+				e.programEndpoint(v, addr, ep)
+			}
+		}
+	}
+}
+
 // reviewEndpoints decides all endpoints anew: sessions, subinterfaces or what
 // their connections allow may have changed. What stays programmed is not touched.
 func (e *Edge) reviewEndpoints() {
@@ -213,7 +240,7 @@ func (e *Edge) programEndpoint(v *vrf, addr netip.Addr, ep *endpoint) {
 
 func (e *Edge) program(port *endpointPort, v *vrf, addr netip.Addr, ep *endpoint) {
 	delete(port.waiting, waiter{v, addr})
-	want, refused := e.placeOf(v, ep)
+	want, refused := e.placeOf(v, addr, ep)
 	if want.sub != nil && ep.hop.sub == nil && port.used >= e.endpointLimit(v) {
 		if len(port.waiting) == 0 {
 			e.log.Warn("FastPath limit reached; further endpoints go by the gateway", "port", v.customerPort(), "limit", e.endpointLimit(v))
@@ -232,15 +259,19 @@ func (e *Edge) program(port *endpointPort, v *vrf, addr netip.Addr, ep *endpoint
 
 // placeOf returns where an endpoint's host is if FastPath is allowed, by the
 // latest word of those sessions that it is allowed for.
-func (e *Edge) placeOf(v *vrf, ep *endpoint) (_ hop, refused circuit.Refusal) {
+func (e *Edge) placeOf(v *vrf, addr netip.Addr, ep *endpoint) (_ hop, refused circuit.Refusal) {
 	for _, w := range ep.ways {
 		s := e.sessions[w.session]
 		why := s.cfg.FastPath.Refuses(w.kind)
 		if sub := v.subs[s.cfg.Subinterface]; why == "" && sub != nil {
-			if w.host != s.cfg.Local && subnet(v.cfg, s.cfg).Contains(w.host) {
+			switch {
+			case w.host == s.cfg.Local || !subnet(v.cfg, s.cfg).Contains(w.host):
+				why = "the host is not on the connection's GatewaySubnet"
+			case !v.rib.Covers(w.session, addr):
+				why = "the address is in no prefix that its gateway announces"
+			default:
 				return hop{sub, w.host}, ""
 			}
-			why = "the host is not on the connection's GatewaySubnet"
 		}
 		if refused == "" {
 			refused = why

@@ -36,11 +36,15 @@ func newFastPathEdge(t testing.TB) *fastPathEdge {
 			port: &portState{port: closedPair(t)}}
 		v.subs[core.cfg.Name] = core
 		for _, peer := range []string{"10.100.255.12", "10.100.255.13"} {
-			s := config.Session{Name: name + "/" + peer, Subinterface: core.cfg.Name, Side: config.SideCore, Connection: "vnet",
+			s := config.Session{Name: name + "/" + peer, Subinterface: core.cfg.Name, Side: config.SideCore, Connection: "vnet", PeerAS: circuit.ASNGateway,
 				Local: netip.MustParseAddr("10.100.255.4"), Peer: netip.MustParseAddr(peer),
 				FastPath: circuit.FastPath{ExpressRouteGatewayBypass: true, GatewaySKU: "ErGw3AZ"}}
 			v.cfg.Sessions = append(v.cfg.Sessions, s)
 			e.sessions[s.Name] = &session{cfg: s, vrf: v}
+		}
+		v.rib = bgp.NewRIB(e.policy(v.cfg), e.peers(v.cfg))
+		for _, s := range v.cfg.Sessions {
+			v.rib.Apply(bgp.Update{Session: s.Name, Announce: []bgp.Route{gatewayPrefix("10.0.0.0/8", s)}})
 		}
 		e.vrfs[name] = v
 	}
@@ -57,6 +61,12 @@ func endpointRoute(addr, host string, kind circuit.EndpointKind) bgp.Route {
 	a := netip.MustParseAddr(addr)
 	return bgp.Route{Prefix: netip.PrefixFrom(a, a.BitLen()), Attrs: &bgp.Attrs{NextHop: netip.MustParseAddr(host),
 		Communities: []uint32{endpointCommunity + uint32(slices.Index(circuit.EndpointKinds, kind))}}}
+}
+
+// gatewayPrefix is a prefix as a gateway announces it.
+func gatewayPrefix(prefix string, s config.Session) bgp.Route {
+	return bgp.Route{Prefix: netip.MustParsePrefix(prefix), Attrs: &bgp.Attrs{NextHop: s.Peer, Origin: bgp.OriginIGP,
+		ASPath: []uint32{bgp.ASGateway}}}
 }
 
 // say delivers what a session announces, and returns what is left for the RIB.
@@ -200,6 +210,67 @@ func TestEndpointsOutliveTheSpeaker(t *testing.T) {
 	e.endpointsGone(v, er1a, true)
 	e.want("er1-private", "10.100.1.10", "host 10.100.255.20")
 	e.want("er1-private", "10.100.1.11", "not an endpoint")
+}
+
+// TestForeignEndpoints: a gateway tells of addresses in its own prefixes only, and
+// for as long as it announces those.
+func TestForeignEndpoints(t *testing.T) {
+	e := newFastPathEdge(t)
+	v, a, b := e.vrfs["er1-private"], e.sessions[er1a], e.sessions[er1b]
+	apply := func(u bgp.Update) {
+		u = e.endpointUpdate(e.sessions[u.Session], u)
+		v.rib.Apply(u)
+		e.reviewAnnounced()
+	}
+	all := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	apply(bgp.Update{Session: er1a, Withdraw: all, Announce: []bgp.Route{gatewayPrefix("10.100.0.0/16", a.cfg)}})
+	apply(bgp.Update{Session: er1b, Withdraw: all, Announce: []bgp.Route{gatewayPrefix("10.101.0.0/16", b.cfg)}})
+	apply(bgp.Update{Session: er1a, Announce: []bgp.Route{endpointRoute("10.100.1.10", "10.100.255.20", vm), endpointRoute("10.101.1.10", "10.100.255.20", vm)}})
+	e.want("er1-private", "10.100.1.10", "host 10.100.255.20")
+	e.want("er1-private", "10.101.1.10", "in no prefix that its gateway announces")
+	apply(bgp.Update{Session: er1b, Announce: []bgp.Route{endpointRoute("10.101.1.10", "10.100.255.21", vm)}})
+	e.want("er1-private", "10.101.1.10", "host 10.100.255.21")
+	apply(bgp.Update{Session: er1a, Withdraw: []netip.Prefix{netip.MustParsePrefix("10.100.0.0/16")}})
+	e.want("er1-private", "10.100.1.10", "in no prefix that its gateway announces")
+	apply(bgp.Update{Session: er1a, Announce: []bgp.Route{gatewayPrefix("10.100.1.0/24", a.cfg)}})
+	e.want("er1-private", "10.100.1.10", "host 10.100.255.20")
+}
+
+// TestLimitOfDirect: on a 100 Gbit/s port of ExpressRoute Direct 200,000 endpoints
+// are programmed; the next is refused, counted and reported, and goes by the
+// gateway.
+func TestLimitOfDirect(t *testing.T) {
+	e := newFastPathEdge(t)
+	e.device.Ports[0].DirectGbps = 100
+	e.calls, e.stop = make(chan func()), make(chan struct{})
+	const limit = 200_000
+	addr := func(i int) string {
+		return netip.AddrFrom4([4]byte{10, 128 + byte(i>>16), byte(i >> 8), byte(i)}).String()
+	}
+	for i := range limit {
+		e.say(er1a, endpointRoute(addr(i), "10.100.255.20", vm))
+	}
+	if n := e.fastPath.Len(); n != limit {
+		t.Fatalf("%d programmed", n)
+	}
+	e.say(er1a, endpointRoute(addr(limit), "10.100.255.20", vm))
+	if n := e.fastPath.Len(); n != limit {
+		t.Errorf("%d programmed, the limit is %d", n, limit)
+	}
+	e.want("er1-private", addr(limit), "limit of the port")
+	e.want("er1-private", addr(limit-1), "host 10.100.255.20")
+	go func() {
+		for call := range e.calls {
+			call()
+		}
+	}()
+	defer close(e.calls)
+	rows, err := e.FastPath()
+	if err != nil || len(rows) != 2 || rows[0].Alert == "" || rows[0].Limit != limit || rows[0].Refused[string(circuit.RefusedLimit)] != 1 {
+		t.Errorf("show fastpath: %+v, %v", rows, err)
+	}
+	e.withdraw(er1a, addr(7))
+	e.want("er1-private", addr(limit), "host 10.100.255.20")
 }
 
 // BenchmarkProgram200k takes 200,000 endpoints, as a gateway on a 100 Gbit/s port

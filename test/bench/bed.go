@@ -187,6 +187,9 @@ func (d *bed) enter(f forwarder) error {
 	case msee:
 		return d.startMSEE()
 	case kernel:
+		if d.name == vxlanBed {
+			return errors.Join(d.untagged(true), kernelVXLAN(true), d.forwarding(true))
+		}
 		return errors.Join(d.untagged(true), d.forwarding(true))
 	case wireguardGo:
 		return errors.Join(d.untagged(true), d.forwarding(true), d.startWireguard())
@@ -199,6 +202,9 @@ func (d *bed) leave(f forwarder) error {
 	case msee:
 		return d.stopMSEE()
 	case kernel:
+		if d.name == vxlanBed {
+			return errors.Join(d.forwarding(false), kernelVXLAN(false), d.untagged(false))
+		}
 		return errors.Join(d.forwarding(false), d.untagged(false))
 	case wireguardGo:
 		return errors.Join(d.stopWireguard(), d.forwarding(false), d.untagged(false))
@@ -307,7 +313,7 @@ func (d *bed) forwarding(on bool) (err error) {
 // or puts things back.
 func (d *bed) untagged(on bool) error {
 	mtu := taggedMTU
-	if on {
+	if on && d.name != vxlanBed { // there the VXLAN devices have the same MTU
 		mtu = untaggedMTU
 	}
 	for _, l := range d.links {
@@ -346,9 +352,9 @@ const awaitTimeout = 60 * time.Second
 func (d *bed) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
 	defer cancel()
-	p := paths[baseline]
+	p := d.path(baseline)
 	if d.router == msee {
-		p = paths[subject]
+		p = d.path(subject)
 	}
 	for {
 		out, err := output(ctx, customer, "ping", "-n", "-c", "1", "-W", "1", "-I", p.from, p.to)

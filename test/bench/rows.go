@@ -86,7 +86,7 @@ func rows(peers bool) []*row {
 		tcpRow("tcp1_dot1q_rev_xdp", "dot1q_xdp", tcp{flows: 1, reverse: true}),
 		{name: "ping_idle_p50_xdp", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q_xdp", measure: pingIdle},
 		{name: "ping_load_p99_xdp", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q_xdp", measure: pingLoad},
-	}, bgpRows(), macsecRows())
+	}, vxlanRows(), bgpRows(), macsecRows())
 	more := peerRows(list, copierRows)
 	if peers {
 		more = append(more, peerRows(list, otherRows)...)

@@ -25,7 +25,7 @@ func (t tcp) measure(ctx context.Context, b *bench, s side) (reading, error) {
 	if err != nil {
 		return reading{}, err
 	}
-	report, err := iperf(ctx, paths[s], b.seconds, args...)
+	report, err := iperf(ctx, b.bed.path(s), b.seconds, args...)
 	if err != nil {
 		return reading{}, err
 	}
