@@ -263,7 +263,18 @@ func check(ps []packet) {
 		default:
 			p.verdict = check6(p)
 		}
+		if p.verdict == proceed && p.VNet.Flags&port.VNetNeedsCsum != 0 && !openChecksumOK(p) {
+			p.verdict = DropMalformed
+		}
 	}
+}
+
+// openChecksumOK says whether a checksum that was left to us, or to whoever gets
+// the frame next, is behind the IP header. Elsewhere it would be written over
+// addresses and tags that have been checked by then.
+func openChecksumOK(p *packet) bool {
+	from := p.Start + int(p.VNet.CsumStart)
+	return from >= p.l3+p.headerLen && from+int(p.VNet.CsumOffset)+2 <= p.End
 }
 
 func check4(p *packet) Verdict {

@@ -7,6 +7,7 @@ import (
 
 	"msee/dataplane/gso"
 	"msee/dataplane/port"
+	"msee/vlan"
 )
 
 // plainPort is a fakePort that takes frames only.
@@ -97,4 +98,42 @@ func tcpFrame(t *testing.T, payload int) []byte {
 		b = append(b, byte(i*7+i>>8))
 	}
 	return b
+}
+
+// TestOpenChecksumStaysBehindIPHeader: whoever sends with a virtio-net header says
+// where the checksum goes. That must not be a source address which has been checked,
+// a destination which has been looked up, or a tag.
+func TestOpenChecksumStaysBehindIPHeader(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		l, l4 := udp4("10.1.0.1", "10.100.1.1", 64, 100), 18+20
+		if v6 {
+			l, l4 = udp6("2001:db8:1::1", "fd00:100::99", 64, 100), 18+40
+		}
+		in := frame(t, mseeMAC, tags(100), q, l...)
+		headers := rewritten(t, l, gwMAC, 200)[:l4]
+		for _, tt := range []struct {
+			start, offset int
+			want          Verdict
+		}{
+			{l4, 6, Transmit}, {l4 - 1, 7, DropMalformed}, {0, 14, DropMalformed}, {18 + 4, 4, DropMalformed},
+			{18 + 4, l4, DropMalformed}, {l4, len(in) - l4 - 2, Transmit}, {l4, len(in) - l4 - 1, DropMalformed},
+		} {
+			r := newRouter(t, vlan.TPIDQ)
+			snap := r.engine.Snapshot()
+			core := *snap.Ports[1]
+			core.Port = plainPort{r.core}
+			r.engine.snap.Store(&Snapshot{Ports: []*Port{snap.Ports[0], &core}, VRFs: snap.VRFs})
+			v := r.receive(in, func(f *port.Frame) {
+				f.VNet = port.VNetHdr{Flags: port.VNetNeedsCsum, CsumStart: uint16(tt.start), CsumOffset: uint16(tt.offset)}
+			})
+			if v != tt.want {
+				t.Errorf("IPv6 %v, checksum from %d at %d of %d: %v, want %v", v6, tt.start, tt.start+tt.offset, len(in), v, tt.want)
+			}
+			for _, f := range r.core.tx {
+				if !bytes.Equal(f.Bytes()[:l4], headers) {
+					t.Errorf("IPv6 %v, checksum from %d at %d: headers left as % x", v6, tt.start, tt.start+tt.offset, f.Bytes()[:l4])
+				}
+			}
+		}
+	}
 }

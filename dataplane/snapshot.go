@@ -160,6 +160,7 @@ type limits struct {
 	glean       tokenBucket  // packets to the kernel for neighbors not known yet
 	linkLocals  neighborhood
 	learned     [16]learned // of a tunnel's
+	learn       tokenBucket // what the control side is told of them
 }
 
 func newLimits() *limits {
@@ -167,6 +168,7 @@ func newLimits() *limits {
 		icmp:        newTokenBucket(icmpPerSecond, icmpBurst),
 		icmpSources: sourceLimits{salt: rand.Uint64()},
 		glean:       newTokenBucket(gleanPerSecond, gleanPerSecond/4),
+		learn:       newTokenBucket(learnPerSecond, learnBurst),
 	}
 }
 

@@ -233,6 +233,13 @@ type Learned struct {
 // learnedQueue bounds how many of them wait; of more the next frame tells again.
 const learnedQueue = 256
 
+// learnPerSecond is how many stations the control side hears of from one network: one
+// who invents them must not keep it from its other business.
+const (
+	learnPerSecond = 50
+	learnBurst     = 200
+)
+
 // learned is what a worker has told last of a station.
 type learned struct {
 	mac  port.MAC
@@ -250,7 +257,7 @@ func (w *Worker) learn(p *packet) {
 		l.vtep = p.in.Tunnel.from(outer[8:24])
 	}
 	known := &p.in.limits.learned[l.mac[5]%16]
-	if l == *known || l.vtep == nil {
+	if l == *known || l.vtep == nil || !p.in.limits.learn.take(w.now) {
 		return
 	}
 	select {
@@ -272,7 +279,7 @@ func (w *Worker) injectTunnel(s *Subinterface, f *port.Frame) {
 		return
 	}
 	for _, v := range s.Tunnel.vteps {
-		w.sendInto(v, s, &port.Frame{Buf: bytes.Clone(f.Buf), Start: f.Start, End: f.End})
+		w.sendInto(v, s, &port.Frame{Buf: bytes.Clone(f.Buf[:f.End]), Start: f.Start, End: f.End})
 	}
 }
 

@@ -366,6 +366,15 @@ func TestLearn(t *testing.T) {
 	if l != (Learned{r.over, innerMAC, r.vtep}) {
 		t.Errorf("learned %+v", l)
 	}
+	// One who invents stations is not heard of without end.
+	r.over.limits.learn = newTokenBucket(0, 3)
+	for i := range 20 {
+		host[6+5] = byte(100 + i)
+		r.fromCore(r.wrapped(host), port.VNetHdr{})
+	}
+	if got := len(r.engine.learned); got != 3 {
+		t.Errorf("told of %d invented stations, want 3", got)
+	}
 	other := NewVTEP(netip.MustParseAddr("172.16.0.1"), netip.MustParseAddr("172.16.0.3"), testVNI, r.via)
 	tunnel := NewTunnel(testVNI, []*VTEP{r.vtep, other})
 	to := func(dst port.MAC) (sent int) {

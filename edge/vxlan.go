@@ -23,8 +23,10 @@ type tunnel struct {
 	known    map[netip.Addr]port.MAC // the kernel's neighbors
 }
 
-// maxStations is of how many stations per network is remembered where they are.
-const maxStations = 1 << 16
+// maxStations is of how many stations per network is remembered where they are: of
+// more than a kernel has neighbors, as a rule (gc_thresh3). All are told to the
+// workers with each that is new.
+const maxStations = 4096
 
 // setTunnels gives subinterfaces on VXLAN networks their tunnels, those that are
 // new or have changed.
