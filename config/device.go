@@ -56,6 +56,8 @@ type Port struct {
 	// DirectGbps is the bandwidth of an ExpressRoute Direct port, 0 on a
 	// provider's port and on a gateway.
 	DirectGbps int
+	// Disabled switches the link off (adminState).
+	Disabled bool `json:",omitempty"`
 }
 
 // Circuit is what show prints of an ExpressRoute circuit.

@@ -128,7 +128,7 @@ func inventory(d *Device) map[objectKey]fields {
 	for _, p := range d.Ports {
 		f := fields{
 			{"Device", p.Device}, {"Type", p.Type}, {"TPID", fmt.Sprintf("%#04x", p.TPID)}, {"CrossConnect", p.CrossConnect},
-			{"DirectGbps", fmt.Sprint(p.DirectGbps)},
+			{"DirectGbps", fmt.Sprint(p.DirectGbps)}, {"Disabled", fmt.Sprint(p.Disabled)},
 		}
 		if p.CPU != nil {
 			f.add("CPU", *p.CPU)

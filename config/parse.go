@@ -155,6 +155,10 @@ func (r *reader) ports(o *object) []portSpec {
 		p.MACsec = r.macsec(o)
 		p.CrossConnect = value(o, "crossConnect", optional, text, anyText)
 		p.DirectGbps = int(value(o, "bandwidthInGbps", optional, number, circuit.CheckDirectBandwidth))
+		p.Disabled = word(o, "adminState", optional, stateEnabled, stateDisabled) == stateDisabled
+		if p.Disabled && p.Type == "tap" {
+			r.fault(o.child("adminState"), stateDisabled, "a TAP has no link to switch off", "a port of another type")
+		}
 		ports = append(ports, p)
 	})
 	return ports

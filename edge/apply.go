@@ -36,6 +36,8 @@ type portState struct {
 	claim    net.Listener
 	ring     port.PacketConfig
 	link     string                  // up, down or gone; see checkLinks
+	dark     bool                    // we have switched it off: adminState Disabled
+	leaving  time.Time               // since when that is to be; zero: it is not
 	bfd      []*dataplane.BFDSession // its worker's
 	secy     *macsec.SecY            // nil without MACsec
 	static   *config.StaticKeys      // that secy has; nil with MKA
@@ -229,6 +231,7 @@ func (e *Edge) openPort(p config.Port) (_ *portState, err error) {
 	ps := &portState{cfg: p, index: e.nextPort, port: dev, counters: new(dataplane.PortCounters), link: linkUp, claim: claim, ring: ring}
 	if link, err := net.InterfaceByName(dev.Name()); err == nil {
 		ps.ifindex = link.Index
+		ps.dark = link.Flags&net.FlagUp == 0 // switched off by a process before us, maybe
 	}
 	if err := e.engine.AddPort(ps.index, dev, cpuOf(p)); err != nil {
 		return nil, errors.Join(err, dev.Close())
@@ -238,6 +241,9 @@ func (e *Edge) openPort(p config.Port) (_ *portState, err error) {
 }
 
 func (e *Edge) closePort(p *portState) {
+	if p.dark { // it is nobody's any more
+		e.setLink(p, true)
+	}
 	if err := p.port.Close(); err != nil {
 		e.log.Error("close port", "port", p.cfg.Name, "err", err)
 	}
@@ -385,6 +391,7 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 	e.publishSnapshot(e.portTables())
 	e.engine.Sync()
 	e.lookForDaemons()
+	e.setAdminStates(time.Now())
 	failed = errors.Join(failed, e.setRings())
 	e.setBFD()
 	for _, s := range gone {

@@ -110,7 +110,10 @@ func (e *Edge) watchBFD(s *session) {
 		s.bfd = w
 	}
 	strict := s.cfg.BFD.Strict
-	cfg := bfdConfig(s.cfg)
+	// A peering that is disabled says so by BGP first: to some peers AdminDown is a
+	// failure, and they would never hear the reason.
+	enabled := s.cfg.Enabled || s.status.State == bgp.StateEstablished
+	cfg := bfdConfig(s.cfg, enabled)
 	same := w.session != nil && w.session.Adjacency == a.Adjacency && w.session.Interface == sub.cfg.Name &&
 		w.session.Local == s.cfg.Local && w.session.Peer == s.cfg.Peer && w.port == sub.port
 	switch {
@@ -122,7 +125,7 @@ func (e *Edge) watchBFD(s *session) {
 		if strict && s.cfg.Enabled {
 			e.holdByBFD(s, "strict mode waits for BFD to come up")
 		}
-	case w.cfg != s.cfg.BFD || w.enabled != s.cfg.Enabled:
+	case w.cfg != s.cfg.BFD || w.enabled != enabled:
 		cfg.MyDiscriminator = w.session.Config.MyDiscriminator
 		w.session = w.session.Change(cfg, strict)
 		became := strict && s.cfg.Enabled && !(w.cfg.Strict && w.enabled)
@@ -130,7 +133,7 @@ func (e *Edge) watchBFD(s *session) {
 			e.holdByBFD(s, "strict mode waits for BFD to come up")
 		}
 	}
-	w.cfg, w.enabled = s.cfg.BFD, s.cfg.Enabled
+	w.cfg, w.enabled = s.cfg.BFD, enabled
 }
 
 // unwatchBFD ends a session's BFD.
@@ -151,10 +154,10 @@ func (e *Edge) unwatchBFD(s *session) {
 }
 
 // bfdConfig is the local side of a BFD session.
-func bfdConfig(s config.Session) bfd.Config {
+func bfdConfig(s config.Session, enabled bool) bfd.Config {
 	cfg := bfd.Config{
 		DesiredMinTx: s.BFD.Interval, RequiredMinRx: s.BFD.Interval, DetectMult: uint8(s.BFD.Multiplier),
-		RequiredMinEcho: echoInterval, ControlIndependent: true, Disabled: !s.Enabled,
+		RequiredMinEcho: echoInterval, ControlIndependent: true, Disabled: !enabled,
 	}
 	if t, ok := bfd.ParseAuthType(s.BFD.AuthType); ok && t != bfd.AuthNone {
 		cfg.Auth = bfd.Auth{Type: t, Keys: []bfd.Key{{ID: s.BFD.AuthKeyID, Secret: []byte(s.BFD.AuthKey)}}}

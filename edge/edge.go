@@ -309,6 +309,9 @@ func (e *Edge) sessionStatus(st bgp.SessionStatus) {
 		}
 		e.log.Info("BGP session", attrs...)
 	}
+	if !s.cfg.Enabled && was == bgp.StateEstablished {
+		e.setBFD() // which has waited for this
+	}
 	switch {
 	case st.State == bgp.StateDown:
 		// The speaker died: what it heard stays in use until the next one has
@@ -460,6 +463,7 @@ func (e *Edge) tick(now time.Time) {
 	if now.Unix()%saveEvery == 0 {
 		e.saveMeters()
 	}
+	e.setAdminStates(now)
 	e.tickBFD(now)
 	e.endRepair(now)
 	e.releaseLimits(now)

@@ -62,6 +62,9 @@ func (p *portState) madeAnew() bool {
 
 // whyDown says in words that a port's link is not up; "" if it is.
 func (p *portState) whyDown() string {
+	if p.cfg.Disabled {
+		return "the adminState of port " + p.cfg.Name + " is Disabled"
+	}
 	if p.link == linkUp {
 		return ""
 	}

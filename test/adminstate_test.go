@@ -1,0 +1,90 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"msee/bfd"
+	"msee/bgp"
+	"msee/edge"
+)
+
+// TestLinkAdminState switches a link off and on by its adminState: the customer
+// hears an administrative shutdown, and then has no carrier; traffic takes the other
+// link meanwhile, and a device that is killed in between finds its way back.
+func TestLinkAdminState(t *testing.T) {
+	l := startLab(t, "default")
+	p := startProbes(l)
+	set := func(state string) {
+		t.Helper()
+		l.editConfig("msee1", func(cfg map[string]any) {
+			cfg["ports"].([]any)[0].(map[string]any)["adminState"] = state
+		})
+		if out, err := l.msee("reload", "-d", l.ns("msee1")); err != nil {
+			t.Fatalf("reload: %v\n%s", err, out)
+		}
+	}
+	carrier := func(want bool) {
+		t.Helper()
+		eventually(t, 20*time.Second, fmt.Sprintf("the customer's carrier is %v", want), func() error {
+			out := l.exec("ce", "ip", "link", "show", "link1")
+			if has := strings.Contains(out, "LOWER_UP"); has != want {
+				return fmt.Errorf("%s", out)
+			}
+			return nil
+		})
+	}
+	link := func() string {
+		for _, port := range show[edge.PortStatus](l, "msee1", "ports") {
+			if port.Name == "cust" {
+				return port.Link
+			}
+		}
+		return ""
+	}
+	begin := p.now()
+	set("Disabled")
+	carrier(false)
+	p.healthy(t, 20*time.Second)
+	x := p.since(t, begin)
+	t.Logf("switched off: %v", x)
+	if x.outage() > 2*time.Second {
+		t.Errorf("switched off: %v; want its traffic on the other link", x)
+	}
+	if !l.notified("ce", "192.168.15.18", "6/2") {
+		t.Error("the CE has not received an administrative shutdown")
+	}
+	eventually(t, 10*time.Second, "the MSEE says so", func() error {
+		s, err := l.session("msee1", "er1-private", "192.168.15.17")
+		if err == nil && (s.State == bgp.StateEstablished || !strings.Contains(s.Reason, "adminState") || link() != "down") {
+			err = fmt.Errorf("the session is %s (%s), the link %s", s.State, s.Reason, link())
+		}
+		return err
+	})
+
+	pid := l.pid("msee1")
+	command := l.kill("msee1", syscall.SIGKILL)
+	eventually(t, 10*time.Second, "msee1 has ended", func() error {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+		if err == nil && (!strings.Contains(string(stat), ") Z ") || len(threads) > 1) {
+			return fmt.Errorf("%d threads, %s", len(threads), stat)
+		}
+		return nil
+	})
+	l.editConfig("msee1", func(cfg map[string]any) { delete(cfg["ports"].([]any)[0].(map[string]any), "adminState") })
+	l.start("msee1", command...)
+	carrier(true)
+	l.awaitSessions(60*time.Second, "msee1")
+	set("Disabled")
+	carrier(false)
+	set("Enabled")
+	carrier(true)
+	l.awaitSessions(60*time.Second, "msee1")
+	l.awaitBFD(bfd.Up, 20*time.Second, "192.168.15.17", "2001:db8:0:10::1")
+}
