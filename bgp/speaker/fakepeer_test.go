@@ -25,13 +25,18 @@ type fakePeer struct {
 
 func newFakePeer(t *testing.T, ns string) *fakePeer {
 	t.Helper()
+	return newFakePeerAt(t, ns, v4b)
+}
+
+func newFakePeerAt(t *testing.T, ns, addr string) *fakePeer {
+	t.Helper()
 	small := func(_, _ string, c syscall.RawConn) error {
 		return control(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
 	}
 	p := &fakePeer{t: t, n: ns, d: net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(v4b)}, Timeout: time.Second}}
 	must(t, netns.Do(ns, func() (err error) {
 		lc := net.ListenConfig{Control: small}
-		p.l, err = lc.Listen(context.Background(), "tcp4", v4b+":179")
+		p.l, err = lc.Listen(context.Background(), "tcp", net.JoinHostPort(addr, "179"))
 		return err
 	}))
 	t.Cleanup(func() { p.l.Close() })
