@@ -3,6 +3,7 @@ package test
 import (
 	"encoding/json"
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -123,6 +124,23 @@ func TestMKAWithLinux(t *testing.T) {
 			}
 		})
 	}
+	for _, tags := range []struct {
+		name string
+		qinq bool
+	}{{"BGP, BFD and TCP over Dot1Q", false}, {"BGP, BFD and TCP over QinQ", true}} {
+		t.Run(tags.name, func(t *testing.T) {
+			c := *c
+			c.t, c.qinq = t, tags.qinq
+			c.configure(first.section(&c))
+			c.run(first.start())
+			if tags.qinq {
+				c.run(doubleTag)
+			}
+			c.awaitMACsec("secured", func(s edge.MACsecStatus) bool { return s.State == "secured" })
+			c.run(guestPings)
+			c.routes()
+		})
+	}
 	t.Run("restart", func(t *testing.T) {
 		c := *c
 		c.t = t
@@ -182,4 +200,67 @@ func (c *guestCustomer) rekeyUnderTraffic() {
 	if err != nil || !strings.Contains(out, "1200 received") {
 		c.t.Errorf("%v:\n%s", err, out)
 	}
+}
+
+// doubleTag puts the guest's address behind two tags.
+const doubleTag = `set -e
+ip link del macsec0.100
+ip link add link macsec0 outer type vlan id 100
+ip link set outer up
+ip link add link outer macsec0.100 type vlan id 10
+ip addr add 192.168.15.17/30 dev macsec0.100
+ip link set macsec0.100 mtu 1500 up
+`
+
+// bird has the guest's BIRD speak BGP and BFD with the MSEE. BFD is as slow as a
+// guest without a processor of its own.
+const bird = `pkill -x bird; rm -f /tmp/bird.ctl
+cat >/tmp/bird.conf <<EOF
+router id 10.1.0.1;
+protocol device {}
+protocol static { ipv4; route 10.1.0.0/16 blackhole; }
+protocol bfd { interface "macsec0.100" { min rx interval 1 s; min tx interval 1 s; multiplier 10; }; }
+protocol bgp msee {
+ local 192.168.15.17 as 65001;
+ neighbor 192.168.15.18 as 12076;
+ connect retry time 2; error wait time 1, 5;
+ bfd;
+ ipv4 { import all; export all; };
+}
+EOF
+bird -c /tmp/bird.conf -s /tmp/bird.ctl`
+
+// routes has the guest speak BGP and BFD over MACsec, and TCP in both directions.
+func (c *guestCustomer) routes() {
+	c.t.Helper()
+	c.run(bird)
+	eventually(c.t, 90*time.Second, "BGP and BFD", func() error {
+		out, err := c.guest.Run(`birdc -s /tmp/bird.ctl show protocols msee; birdc -s /tmp/bird.ctl show bfd sessions`, 20*time.Second)
+		if err != nil || !strings.Contains(out, "Established") || !strings.Contains(out, "Up ") {
+			return fmt.Errorf("%v\n%s", err, out)
+		}
+		ours, err := c.inNS(msee(c.t), "show", "routes", "-d", c.ns)
+		if err != nil || !strings.Contains(ours, "10.1.0.0/16") {
+			return fmt.Errorf("%v\n%s\n%s", err, ours, c.edgeLog())
+		}
+		return nil
+	})
+	// The VRF's namespace has its name in the edge's mount namespace alone.
+	server := exec.Command("nsenter", "-t", fmt.Sprint(c.edge.Process.Pid), "-m",
+		"ip", "netns", "exec", c.ns+".er1-private", "iperf3", "-s", "-B", "192.168.15.18")
+	if err := server.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	defer func() {
+		server.Process.Kill()
+		server.Wait()
+	}()
+	eventually(c.t, 60*time.Second, "iperf3", func() error { // the server may not listen yet
+		out, err := c.guest.Run("iperf3 -c 192.168.15.18 -n 500K --connect-timeout 3000 && iperf3 -c 192.168.15.18 -n 500K -R --connect-timeout 3000", 50*time.Second)
+		if err != nil || strings.Count(out, "receiver") != 2 {
+			return fmt.Errorf("%v\n%s", err, out)
+		}
+		return nil
+	})
+	c.run("birdc -s /tmp/bird.ctl down; ip link del outer 2>/dev/null; true")
 }

@@ -38,6 +38,7 @@ type guestCustomer struct {
 	edge  *exec.Cmd
 	log   *os.File
 	mac   net.HardwareAddr // of the MSEE's port
+	qinq  bool             // the peering is in VLAN 100, 10; else in VLAN 100
 }
 
 const guestTap = "cust0"
@@ -92,18 +93,22 @@ func (c *guestCustomer) secret(name, hex string) string {
 }
 
 // configure gives the edge its configuration: on a port with the section
-// macsec, a private peering in VLAN 100. It starts the edge or reloads it.
+// macsec, a private peering. It starts the edge or reloads it.
 func (c *guestCustomer) configure(macsec string) {
 	c.t.Helper()
-	file := "device: {name: " + c.ns + ", role: primary}\nports:\n  - name: cust\n    device: " + guestTap + "\n" +
+	port, circuit, vlan := "", "", 100
+	if c.qinq {
+		port, circuit, vlan = "    encapsulation: QinQ\n", "    stag: 100\n", 10
+	}
+	file := "device: {name: " + c.ns + ", role: primary}\nports:\n  - name: cust\n    device: " + guestTap + "\n" + port +
 		"    macsec:\n      " + strings.ReplaceAll(strings.TrimSpace(macsec), "\n", "\n      ") + `
 circuits:
   - name: er1
     port: cust
-    peerings:
+` + circuit + `    peerings:
       - peeringType: AzurePrivatePeering
         peerASN: 65001
-        vlanId: 100
+        vlanId: ` + fmt.Sprint(vlan) + `
         primaryPeerAddressPrefix: 192.168.15.16/30
         secondaryPeerAddressPrefix: 192.168.15.20/30
 `
