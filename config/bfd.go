@@ -29,9 +29,24 @@ const (
 	defaultBFDHoldDown, maxBFDHoldDown                 = 1, 300 // seconds
 )
 
-func defaultBFD() BFD {
-	return BFD{Interval: defaultBFDInterval * time.Millisecond, Multiplier: defaultBFDMultiplier,
-		HoldDown: defaultBFDHoldDown * time.Second}
+// bfdKeys is what the device's section bfd says, for others to build on: what it
+// is like and, apart from that, whether it is on.
+type bfdKeys struct {
+	BFD
+	off bool
+}
+
+func defaultBFD() bfdKeys {
+	return bfdKeys{BFD: BFD{Interval: defaultBFDInterval * time.Millisecond, Multiplier: defaultBFDMultiplier,
+		HoldDown: defaultBFDHoldDown * time.Second}}
+}
+
+// session is the BFD of a session with these keys.
+func (k bfdKeys) session() BFD {
+	if k.off {
+		return BFD{}
+	}
+	return k.BFD
 }
 
 const (
@@ -41,7 +56,7 @@ const (
 
 // deviceBFD reads the section bfd of the device: what holds for all sessions,
 // and Device.BFDDaemonPort.
-func (r *reader) deviceBFD(o *object) (c BFD, daemonPort int) {
+func (r *reader) deviceBFD(o *object) (c bfdKeys, daemonPort int) {
 	b, ok := o.section("bfd", optional, "intervals")
 	if !ok {
 		return defaultBFD(), 0
@@ -54,18 +69,20 @@ func (r *reader) deviceBFD(o *object) (c BFD, daemonPort int) {
 
 // bfd reads the section bfd of a part of the device; what it does not say is as
 // in base.
-func (r *reader) bfd(o *object, base BFD) BFD {
+func (r *reader) bfd(o *object, base bfdKeys) BFD {
 	b, ok := o.section("bfd", optional, "intervals")
 	if !ok {
-		return base
+		return base.session()
 	}
 	defer b.done()
-	return r.bfdKeys(b, base)
+	return r.bfdKeys(b, base).session()
 }
 
-func (r *reader) bfdKeys(b *object, base BFD) BFD {
+func (r *reader) bfdKeys(b *object, base bfdKeys) bfdKeys {
 	c := base
-	disabled := word(b, "state", optional, stateEnabled, stateDisabled) == stateDisabled
+	if state := word(b, "state", optional, stateEnabled, stateDisabled); b.has("state") {
+		c.off = state == stateDisabled
+	}
 	if ms := value(b, "intervalMilliseconds", optional, number, between("an interval", "milliseconds", minBFDInterval, maxBFDInterval)); ms != 0 {
 		c.Interval = time.Duration(ms) * time.Millisecond
 	}
@@ -78,15 +95,7 @@ func (r *reader) bfdKeys(b *object, base BFD) BFD {
 	if s := value(b, "holdDownSeconds", optional, number, between("a hold-down time", "seconds", 0, maxBFDHoldDown)); b.has("holdDownSeconds") {
 		c.HoldDown = time.Duration(s) * time.Second
 	}
-	r.bfdAuthentication(b, &c)
-	if disabled {
-		return BFD{}
-	}
-	if c.Interval == 0 { // switched off for all, and on again here
-		d := defaultBFD()
-		d.Strict = c.Strict
-		return d
-	}
+	r.bfdAuthentication(b, &c.BFD)
 	return c
 }
 

@@ -47,6 +47,18 @@ func TestBFD(t *testing.T) {
 	if got := bfdOf(t, off, private); got != (BFD{}) {
 		t.Errorf("switched off: %v", got)
 	}
+	// Off for all and on for one, which loses nothing of what either says.
+	offForAll := strings.Replace(one, "bfd: {intervalMilliseconds: 750,", "bfd: {state: Disabled, intervalMilliseconds: 750,", 1)
+	if got := bfdOf(t, offForAll, private); got != (BFD{}) {
+		t.Errorf("switched off for all, and not on again: %v", got)
+	}
+	onForOne := strings.Replace(offForAll, "bfd: {intervalMilliseconds: 10,", "bfd: {state: Enabled, intervalMilliseconds: 10,", 1)
+	if got := bfdOf(t, onForOne, private); got != want {
+		t.Errorf("on for one: %v, want %v", got, want)
+	}
+	if got := bfdOf(t, onForOne, microsoft); got != (BFD{}) {
+		t.Errorf("off for the other: %v", got)
+	}
 	if d := mustParse(t, slow); d.BFDDaemonPort != 0 {
 		t.Errorf("BFD daemons are looked for at port %d by default", d.BFDDaemonPort)
 	}

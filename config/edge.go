@@ -14,8 +14,8 @@ type edgeFile struct {
 	routerID      netip.Addr // zero if not given
 	timers        timers
 	limits        limits
-	bfd           BFD // where a peering or connection says nothing else
-	bfdDaemonPort int // Device.BFDDaemonPort
+	bfd           bfdKeys // where a peering or connection says nothing else
+	bfdDaemonPort int     // Device.BFDDaemonPort
 	metrics       netip.AddrPort
 	ports         []portSpec
 	underlay      *underlaySpec // nil: none
@@ -62,7 +62,7 @@ func (r *reader) edge(o *object) *edgeFile {
 	return f
 }
 
-func (r *reader) circuit(o *object, base BFD) circuitSpec {
+func (r *reader) circuit(o *object, base bfdKeys) circuitSpec {
 	c := circuitSpec{path: o.path}
 	c.Name = value(o, "name", required, text, checkName)
 	c.ServiceKey = value(o, "serviceKey", optional, text, circuit.CheckServiceKey)

@@ -12,8 +12,8 @@ type gatewayFile struct {
 	gateway       circuit.VirtualNetworkGateway
 	routerID      netip.Addr // zero if not given
 	timers        timers
-	bfd           BFD // where a connection says nothing else
-	bfdDaemonPort int // Device.BFDDaemonPort
+	bfd           bfdKeys // where a connection says nothing else
+	bfdDaemonPort int     // Device.BFDDaemonPort
 	metrics       netip.AddrPort
 	ports         []portSpec
 	underlay      *underlaySpec // nil: none

@@ -200,7 +200,7 @@ func (r *reader) mtu(o *object) int {
 
 // connections reads the list of connections; those of an MSEE name their
 // gateway.
-func (r *reader) connections(o *object, need, namesGateway bool, base BFD) []connectionSpec {
+func (r *reader) connections(o *object, need, namesGateway bool, base bfdKeys) []connectionSpec {
 	var connections []connectionSpec
 	o.objects("connections", need, func(o *object) {
 		c := connectionSpec{path: o.path}
@@ -227,7 +227,7 @@ func (r *reader) connections(o *object, need, namesGateway bool, base BFD) []con
 
 // publicConnections reads the list of connections that join Microsoft peerings
 // to Microsoft's network.
-func (r *reader) publicConnections(o *object, base BFD) []connectionSpec {
+func (r *reader) publicConnections(o *object, base bfdKeys) []connectionSpec {
 	var connections []connectionSpec
 	o.objects("microsoftConnections", optional, func(o *object) {
 		c := connectionSpec{path: o.path, public: true}
