@@ -377,14 +377,14 @@ func (w *Worker) lookup(ps []packet) {
 		if p.verdict != proceed || p.out != nil {
 			continue
 		}
+		b := p.ip()
+		if p.v6 {
+			p.route, _ = w.table(p).Lookup6(binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
+		}
 		if p.route != nil {
 			if p.out = p.route.sole(); p.out != nil {
 				continue
 			}
-		}
-		b := p.ip()
-		if p.v6 {
-			p.route, _ = w.table(p).Lookup6(binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
 		}
 		group := p.route
 		switch {

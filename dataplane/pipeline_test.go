@@ -282,6 +282,30 @@ func rewritten(t *testing.T, l []gopacket.SerializableLayer, dst port.MAC, outer
 	return b
 }
 
+// TestNothingStaysOfThePacketBefore: what the steps know of packets is kept in memory
+// that is used again; none must go the way of one before, of another customer perhaps.
+func TestNothingStaysOfThePacketBefore(t *testing.T) {
+	r := newRouter(t, vlan.TPIDQ)
+	before := func() []byte { return frame(t, mseeMAC, tags(101), q, udp4("10.1.0.1", "10.100.1.1", 64, 100)...) }
+	for _, tt := range []struct {
+		name string
+		l    []gopacket.SerializableLayer
+		want Verdict
+	}{
+		{"IPv6 without a route", udp6("2001:db8:1::1", "2001:db8:ffff::1", 64, 100), DropNoRoute},
+		{"IPv4 without a route", udp4("10.1.0.1", "172.16.0.1", 64, 100), DropNoRoute},
+		{"IPv6 to us", udp6("2001:db8:1::1", "2001:db8:0:10::2", 64, 100), DropPuntFailed},
+	} {
+		if v := r.receive(before()); v != Transmit {
+			t.Fatal(v)
+		}
+		r.core.tx = nil
+		if v := r.receive(frame(t, mseeMAC, tags(100), q, tt.l...)); v != tt.want || len(r.core.tx) != 0 {
+			t.Errorf("%s: %v, %d sent to the core; want %v", tt.name, v, len(r.core.tx), tt.want)
+		}
+	}
+}
+
 func TestHiddenTagAndTPID(t *testing.T) {
 	r := newRouter(t, vlan.TPIDAD)
 	l := udp4("10.1.0.1", "10.100.1.1", 64, 10)
