@@ -30,6 +30,7 @@ type thread struct {
 	epoll, wake int // wake is an eventfd: orders, mail, a snapshot to adopt
 	orders      chan func()
 	done        chan struct{}
+	senders     senders
 
 	// The goroutine's.
 	workers []*Worker

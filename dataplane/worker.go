@@ -332,7 +332,7 @@ func (w *Worker) adopt(snap *Snapshot) {
 func (w *Worker) adoptSenders() {
 	for i, q := range w.egress {
 		if q != nil && (w.snap.Ports[i] == nil || w.snap.Ports[i].Port != q.port.Port) {
-			q.sender.Close()
+			w.thread.senders.release(q.port.Port)
 			w.egress[i] = nil
 		}
 	}
@@ -346,7 +346,7 @@ func (w *Worker) adoptSenders() {
 		}
 		q := w.egress[i]
 		if q == nil {
-			sender, err := p.Port.NewSender()
+			sender, err := w.thread.senders.hold(p.Port)
 			if err != nil {
 				w.log.Error("open transmit queue", "egress", p.Name, "err", err)
 				continue
@@ -403,7 +403,7 @@ func (w *Worker) resolve(a *Adjacency) {
 func (w *Worker) release() {
 	for _, q := range w.egress {
 		if q != nil {
-			q.sender.Close()
+			w.thread.senders.release(q.port.Port)
 		}
 	}
 	w.unwatch()
