@@ -43,6 +43,44 @@ func FuzzCut(f *testing.F) {
 	})
 }
 
+// FuzzCutTunnel: whatever stands before the inner packet, its segments are those of
+// Cut but for the outer headers, which stay in bounds.
+func FuzzCutTunnel(f *testing.F) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for _, s := range []shape{{payload: 3000, size: 1000, flags: 0x18}, {v6: true, payload: 3000, size: 1000}} {
+		frame := s.build(r)
+		for _, outer := range [][]byte{
+			append([]byte{0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17}, make([]byte, 10+16)...),
+			append([]byte{0x60, 0, 0, 0, 0, 0, 17, 64}, make([]byte, 32+16)...),
+		} {
+			at := 14 + len(outer)
+			all := append(append(make([]byte, 14), outer...), frame.Bytes()...)
+			f.Add(all, 14, at+s.l3(), frame.VNet.Flags, frame.VNet.GSOType, frame.VNet.GSOSize, frame.VNet.CsumStart+uint16(at), frame.VNet.CsumOffset)
+		}
+	}
+	f.Fuzz(func(t *testing.T, frame []byte, outer, l3 int, flags, kind byte, size, start, offset uint16) {
+		h := port.VNetHdr{Flags: flags, GSOType: kind, GSOSize: size, CsumStart: start, CsumOffset: offset}
+		p, ok := CutTunnel(frame, outer, l3, h)
+		if !ok {
+			return
+		}
+		plain, ok := Cut(frame, l3, h)
+		if !ok || plain.Segments != p.Segments {
+			t.Fatalf("%d segments, without the tunnel %d", p.Segments, plain.Segments)
+		}
+		in, out := make([]byte, plain.Len), make([]byte, p.Len)
+		for i := range min(p.Segments, 100) {
+			n := plain.Segment(i, in)
+			if got := p.Segment(i, out); got != n || !bytes.Equal(out[l3:n], in[l3:n]) {
+				t.Fatalf("segment %d differs inside", i)
+			}
+			if length := int(binary.BigEndian.Uint16(out[p.outerUDP+4:])); length != (n-p.outerUDP)&0xffff {
+				t.Fatalf("segment %d: UDP length %d of %d octets", i, length, n-p.outerUDP)
+			}
+		}
+	})
+}
+
 // FuzzChecksum: neither direction leaves the frame's bounds, and the one undoes
 // the other.
 func FuzzChecksum(f *testing.F) {
