@@ -77,16 +77,33 @@ func etherTypeAt(b []byte, at int) uint16 {
 	return binary.BigEndian.Uint16(b[at:])
 }
 
-// isComplete reports whether a segment's checksum is right (RFC 1071).
-func isComplete(segment []byte, pseudo uint64) bool {
-	sum, carry := pseudo, uint64(0)
-	for ; len(segment) >= 8; segment = segment[8:] {
-		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(segment), carry)
+// isComplete reports whether a segment's checksum is right.
+func isComplete(segment []byte, pseudo uint64) bool { return wordsOf(segment, pseudo) == 0xffff }
+
+// finishChecksum fills in the checksum of a frame that was left open. A sum of 0
+// is written as 0xffff, which means the same and in UDP not that there is none.
+func finishChecksum(b []byte, h *VNetHdr) {
+	sum := ^wordsOf(b[h.CsumStart:], 0)
+	if sum == 0 {
+		sum = 0xffff
+	}
+	binary.BigEndian.PutUint16(b[h.CsumStart+h.CsumOffset:], sum)
+}
+
+// canFinish reports whether the header of an open checksum lies in a frame of n
+// octets.
+func (h *VNetHdr) canFinish(n int) bool { return int(h.CsumStart)+int(h.CsumOffset)+2 <= n }
+
+// wordsOf is the one's complement sum of 16-bit words (RFC 1071).
+func wordsOf(b []byte, sum uint64) uint16 {
+	carry := uint64(0)
+	for ; len(b) >= 8; b = b[8:] {
+		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b), carry)
 	}
 	var rest [8]byte
-	copy(rest[:], segment)
+	copy(rest[:], b)
 	sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(rest[:]), carry)
-	return fold(uint64(fold(sum))+carry) == 0xffff
+	return fold(uint64(fold(sum)) + carry)
 }
 
 // fold adds up the 16-bit words of a sum with their carries.

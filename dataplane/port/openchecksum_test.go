@@ -77,7 +77,10 @@ func TestOpenChecksum(t *testing.T) {
 						if padded := append(bytes.Clone(b), 0, 0, 0); openChecksum(padded) != want {
 							t.Fatal("padding counts")
 						}
-						binary.BigEndian.PutUint16(b[l4+field:], ^wordSum(b[l4:], 0)) // RFC 1071
+						finishChecksum(b, &want)
+						if sum := wordSum(b[l4:], uint32(pseudo(b, l4, v6, proto, len(options)))); sum != 0xffff {
+							t.Fatalf("finished wrongly: the sum is %#x", sum)
+						}
 						if got := openChecksum(b); got != (VNetHdr{}) {
 							t.Fatalf("finished: %+v", got)
 						}
@@ -125,8 +128,9 @@ func FuzzOpenChecksum(f *testing.F) {
 		if h == (VNetHdr{}) {
 			return
 		}
-		if int(h.CsumStart)+int(h.CsumOffset)+2 > len(b) {
+		if !h.canFinish(len(b)) {
 			t.Fatalf("%+v of %d octets", h, len(b))
 		}
+		finishChecksum(b, &h)
 	})
 }

@@ -64,9 +64,16 @@ func (s *xskSender) close() error {
 	return errors.Join(errs...)
 }
 
+// finishMax is the longest frame whose open checksum is worth finishing here:
+// both we and the far end have to go through it then.
+const finishMax = 256
+
 // takes reports whether a frame may go this way: the kernel sends it as it is.
 func (s *xskSender) takes(f *Frame) bool {
-	return f.VNet.GSOType == GSONone && f.VNet.Flags&VNetNeedsCsum == 0 && f.Len() <= chunk
+	if f.VNet.Flags&VNetNeedsCsum != 0 {
+		return f.VNet.GSOType == GSONone && f.Len() <= finishMax && f.VNet.canFinish(f.Len())
+	}
+	return f.VNet.GSOType == GSONone && f.Len() <= chunk
 }
 
 // send sends frames that it takes, in order, and returns how many left. errno
@@ -101,7 +108,10 @@ func (s *xskSender) put(frames []*Frame) int {
 	for i, f := range frames[:n] {
 		addr := s.free[len(s.free)-1]
 		s.free = s.free[:len(s.free)-1]
-		copy(s.q.mem[addr:addr+chunk], f.Bytes())
+		n := copy(s.q.mem[addr:addr+chunk], f.Bytes())
+		if f.VNet.Flags&VNetNeedsCsum != 0 {
+			finishChecksum(s.q.mem[addr:int(addr)+n], &f.VNet)
+		}
 		s.tx.entries[(at+uint32(i))&s.tx.mask] = unix.XDPDesc{Addr: addr, Len: uint32(f.Len())}
 	}
 	atomic.StoreUint32(s.tx.producer, at+uint32(n)) // releases what we wrote before it
