@@ -67,8 +67,8 @@ type ARPTableRow struct {
 	MACAddress string `json:"macAddress"`
 }
 
-// PeeringStats is ExpressRouteCircuitStats: octets from (In) and to (Out) the
-// customer. One device knows its own path; the sum of both is the whole.
+// PeeringStats is ExpressRouteCircuitStats: octets of the IP packets carried from
+// (In) and to (Out) the customer, as the meters have them. One device knows its own path; the sum of both is the whole.
 type PeeringStats struct {
 	PrimaryBytesIn    uint64 `json:"primarybytesIn"`
 	PrimaryBytesOut   uint64 `json:"primarybytesOut"`
@@ -256,16 +256,15 @@ func (e *Edge) ARPTable(circuit, peering, path string) (rows []ARPTableRow, err 
 // Stats counts a peering's octets on this device's path.
 func (e *Edge) Stats(circuit, peering string) (stats PeeringStats, err error) {
 	err = e.peering(circuit, peering, "", func(v *vrf) {
-		for _, s := range v.subs {
-			if s.cfg.Side != config.SideCustomer {
-				continue
-			}
-			in, out := s.dp.Counters.RxBytes.Load(), s.dp.Counters.TxBytes.Load()
-			if e.device.Role == "secondary" {
-				stats.SecondaryBytesIn, stats.SecondaryBytesOut = in, out
-			} else {
-				stats.PrimaryBytesIn, stats.PrimaryBytesOut = in, out
-			}
+		m := e.accounts.meters[v.cfg.Name]
+		if m == nil {
+			return
+		}
+		r := m.reading()
+		if e.device.Role == "secondary" {
+			stats.SecondaryBytesIn, stats.SecondaryBytesOut = r.InBytes, r.OutBytes
+		} else {
+			stats.PrimaryBytesIn, stats.PrimaryBytesOut = r.InBytes, r.OutBytes
 		}
 	})
 	return stats, err
