@@ -1,12 +1,13 @@
 package test
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 	"syscall"
 	"testing"
 	"time"
 
-	"msee/api"
 	"msee/edge"
 	"msee/macsec"
 )
@@ -52,10 +53,12 @@ func mkaClear(t *testing.T, l *testLab) {
 	}
 	stop := func(node string, sig syscall.Signal) []string {
 		t.Helper()
+		pid := l.pid(node)
 		argv := l.kill(node, sig)
-		eventually(t, 20*time.Second, node+" ends", func() error {
-			if _, err := api.NewClient(l.ns(node)).Device(); err == nil {
-				return fmt.Errorf("%s still answers", node)
+		eventually(t, 30*time.Second, node+" ends", func() error {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			if err == nil && !bytes.Contains(stat, []byte(") Z ")) {
+				return fmt.Errorf("process %d is there", pid)
 			}
 			return nil
 		})
