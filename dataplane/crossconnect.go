@@ -3,6 +3,7 @@ package dataplane
 import (
 	"encoding/binary"
 
+	"msee/dataplane/gso"
 	"msee/dataplane/port"
 	"msee/vlan"
 )
@@ -22,6 +23,8 @@ func (w *Worker) crossConnect(ps []packet) {
 			p.verdict = DropRunt
 		case binary.BigEndian.Uint16(b[12:]) == etherTypePAE && p.OuterTPID == 0:
 			p.verdict = w.puntEAPOL(b)
+		case p.VNet.GSOType != port.GSONone && gso.TooFine(len(b)-vlan.EthLen-minIPv4, p.VNet.GSOSize):
+			p.verdict = DropMalformed
 		}
 	}
 	w.unprotect(ps)

@@ -54,6 +54,13 @@ func TestCrossConnect(t *testing.T) {
 	if v := s.receive(hello); v != PuntEAPOL || len(eapol) != 1 || len(s.core.tx) != 0 {
 		t.Errorf("EAPOL of the protected port: %v, %d to the KaY, %d passed on", v, len(eapol), len(s.core.tx))
 	}
+	super := tcpFrame(t, 5000)
+	for _, size := range []uint16{0, 1, 1000} {
+		s.fromCore(super, func(f *port.Frame) { f.VNet = port.VNetHdr{GSOType: port.GSOTCPv4, GSOSize: size} })
+	}
+	if got := s.open(); len(got) != 5 || s.coreVerdict(DropMalformed) != 2 {
+		t.Errorf("superframes of 5000 octets for segments of 0, 1 and 1000: %d frames, %d dropped, want 5 and 2", len(got), s.coreVerdict(DropMalformed))
+	}
 	if v := s.receive([]byte{1, 2, 3}); v != DropRunt {
 		t.Errorf("three octets: %v, want %v", v, DropRunt)
 	}

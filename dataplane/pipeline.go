@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"msee/dataplane/fib"
+	"msee/dataplane/gso"
 	"msee/dataplane/port"
 	"msee/fastpath"
 	"msee/vlan"
@@ -263,7 +264,11 @@ func check(ps []packet) {
 		default:
 			p.verdict = check6(p)
 		}
-		if p.verdict == proceed && p.VNet.Flags&port.VNetNeedsCsum != 0 && !openChecksumOK(p) {
+		if p.verdict != proceed {
+			continue
+		}
+		if p.VNet.Flags&port.VNetNeedsCsum != 0 && !openChecksumOK(p) ||
+			p.VNet.GSOType != port.GSONone && gso.TooFine(p.End-p.l3-p.headerLen, p.VNet.GSOSize) {
 			p.verdict = DropMalformed
 		}
 	}

@@ -523,7 +523,7 @@ func TestSuperframePassesUnsplit(t *testing.T) {
 }
 
 func TestSuperframeSegmentsMustFit(t *testing.T) {
-	for mss, want := range map[int]Verdict{1460: Transmit, 1461: DropTooBig, 0: DropMalformed} {
+	for mss, want := range map[int]Verdict{1460: Transmit, 1461: DropTooBig, 0: DropMalformed, 9: DropMalformed, 10: Transmit} {
 		r := newRouter(t, vlan.TPIDQ)
 		b, meta := superframe(t, false, 20000, mss, port.VNetNeedsCsum)
 		if got := r.receive(b, meta); got != want {

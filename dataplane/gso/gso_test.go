@@ -232,6 +232,7 @@ func TestCutRefuses(t *testing.T) {
 		"other family":    func(f *port.Frame) { f.VNet.GSOType = port.GSOTCPv6 },
 		"other protocol":  func(f *port.Frame) { f.VNet.GSOType = port.GSOUDPL4 },
 		"size 0":          func(f *port.Frame) { f.VNet.GSOSize = 0 },
+		"too fine":        func(f *port.Frame) { f.VNet.GSOSize = 1 },
 		"checksum start":  func(f *port.Frame) { f.VNet.CsumStart += 4 },
 		"checksum offset": func(f *port.Frame) { f.VNet.CsumOffset = 6 },
 		"fragment":        func(f *port.Frame) { f.Bytes()[20] |= 0x20 },

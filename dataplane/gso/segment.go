@@ -29,9 +29,19 @@ type Plan struct {
 	outerSum        uint64
 }
 
+// MaxSegments is how many frames a superframe may stand for. A full one with
+// segments of 32 octets has as many, and no sender makes them that short; but the
+// header is the sender's word, and cutting 64 KB into single octets would hold up
+// all else that the thread does.
+const MaxSegments = 2048
+
+// TooFine reports whether segments of so many octets make too many, if any, of a
+// superframe's payload.
+func TooFine(payload int, size uint16) bool { return payload > MaxSegments*int(size) }
+
 // Cut plans a superframe: TCP over IPv4 or IPv6, or UDP (VNetHdr.GSOType). The
 // IP packet begins at frame[l3], and everything before it is repeated in front
-// of every segment. It reports false if the frame is not what h says.
+// of every segment. It reports false if the frame is not what h says, or TooFine.
 func Cut(frame []byte, l3 int, h port.VNetHdr) (p Plan, ok bool) {
 	kind := h.GSOType &^ port.GSOECN
 	want := byte(protoTCP)
@@ -55,6 +65,9 @@ func Cut(frame []byte, l3 int, h port.VNetHdr) (p Plan, ok bool) {
 		return p, false
 	}
 	if !p.transport(frame, want == protoUDP) || partial && int(h.CsumOffset) != p.sumAt()-p.l4 {
+		return p, false
+	}
+	if TooFine(p.end-p.payload, h.GSOSize) {
 		return p, false
 	}
 	p.frame, p.size = frame[:p.end], int(h.GSOSize)
