@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -30,7 +31,20 @@ type endpoints struct {
 	// review are prefixes that gateways have announced or withdrawn, and with that
 	// perhaps endpoints become theirs to tell of, or not.
 	review []netip.Prefix
+	told   map[string]told // by session
+	most   int             // of one session
 }
+
+// told is how many endpoints a session has told of.
+type told struct {
+	kept    int
+	refused int // announcements above the bound, since it told of none
+}
+
+// endpointsPerSession bounds what is kept of one session's endpoints, programmed
+// or not: a peer must not use up the memory. It is twice what the largest port
+// programs, so that after a peer's restart all can be other ones than before.
+const endpointsPerSession = 2 * 200_000
 
 // endpoint is an address and what sessions say of it.
 type endpoint struct {
@@ -67,6 +81,7 @@ func newEndpoints(f *dataplane.FastPath, vrfIndex int) *endpoints {
 	return &endpoints{
 		dp:  &dataplane.Endpoints{FastPath: f, VRF: fastpath.VRF(vrfIndex)},
 		all: map[netip.Addr]*endpoint{}, hosts: map[hop]*endpointHost{},
+		told: map[string]told{}, most: endpointsPerSession,
 	}
 }
 
@@ -143,22 +158,50 @@ func endpointKind(r bgp.Route) (circuit.EndpointKind, bool) {
 	return "", false
 }
 
+// mayTell counts one more endpoint of a session, unless it has told of too many.
+func (e *Edge) mayTell(v *vrf, session string) bool {
+	t := v.endpoints.told[session]
+	ok := t.kept < v.endpoints.most
+	if ok {
+		t.kept++
+	} else {
+		if t.refused == 0 {
+			e.log.Error("too many endpoints; further ones go by the gateway", "session", session, "limit", v.endpoints.most)
+		}
+		t.refused++
+	}
+	v.endpoints.told[session] = t
+	return ok
+}
+
+// takeBack counts one endpoint of a session less.
+func (es *endpoints) takeBack(session string) {
+	t := es.told[session]
+	if t.kept--; t.kept == 0 {
+		delete(es.told, session)
+		return
+	}
+	es.told[session] = t
+}
+
 // setWay replaces what a session says of an endpoint, nil for nothing.
 func (e *Edge) setWay(v *vrf, addr netip.Addr, session string, w *way) {
 	ep := v.endpoints.all[addr]
+	i := -1
+	if ep != nil {
+		i = slices.IndexFunc(ep.ways, func(x way) bool { return x.session == session })
+	}
+	if i < 0 && (w == nil || !e.mayTell(v, session)) {
+		return
+	}
 	if ep == nil {
-		if w == nil {
-			return
-		}
 		ep = &endpoint{}
 		v.endpoints.all[addr] = ep
 	}
-	i := slices.IndexFunc(ep.ways, func(x way) bool { return x.session == session })
 	switch {
-	case w == nil && i < 0:
-		return
 	case w == nil:
 		ep.ways = slices.Delete(ep.ways, i, i+1)
+		v.endpoints.takeBack(session)
 	case i >= 0 && ep.ways[i].host == w.host && ep.ways[i].kind == w.kind:
 		ep.ways[i].stale = false // nothing new, so not the latest word
 		return
@@ -222,6 +265,7 @@ func (e *Edge) reviewEndpoints() {
 			ep.ways = slices.DeleteFunc(ep.ways, func(w way) bool { return e.sessions[w.session] == nil })
 			e.programEndpoint(v, addr, ep)
 		}
+		maps.DeleteFunc(v.endpoints.told, func(session string, _ told) bool { return e.sessions[session] == nil })
 	}
 }
 
@@ -357,6 +401,7 @@ func (e *Edge) forgetEndpoints(v *vrf) {
 		ep.ways = nil
 		e.programEndpoint(v, addr, ep)
 	}
+	clear(v.endpoints.told)
 }
 
 // customerPort is the name of the port that a peering's customer is on.

@@ -273,6 +273,48 @@ func TestLimitOfDirect(t *testing.T) {
 	e.want("er1-private", addr(limit), "host 10.100.255.20")
 }
 
+// TestEndpointsOfOneSession: a gateway that tells of more and more endpoints does
+// not use up the memory, and keeps nothing from another.
+func TestEndpointsOfOneSession(t *testing.T) {
+	e := newFastPathEdge(t)
+	e.calls, e.stop = make(chan func()), make(chan struct{})
+	v := e.vrfs["er1-private"]
+	v.endpoints.most = 3
+	addr := func(i int) string { return netip.AddrFrom4([4]byte{10, 100, 1, byte(i)}).String() }
+	for range 2 { // said again is not one more
+		for i := range 5 {
+			e.say(er1a, endpointRoute(addr(i), "10.100.255.20", vm))
+		}
+	}
+	e.want("er1-private", addr(2), "host 10.100.255.20")
+	e.want("er1-private", addr(3), "not an endpoint")
+	if n := len(v.endpoints.all); n != 3 || v.endpoints.told[er1a] != (told{3, 4}) {
+		t.Errorf("%d kept, counted %+v; want 3, and 4 announcements refused", n, v.endpoints.told[er1a])
+	}
+	e.say(er1a, endpointRoute(addr(0), "10.100.255.21", vm)) // one that is kept may move
+	e.want("er1-private", addr(0), "host 10.100.255.21")
+	e.say(er1b, endpointRoute(addr(4), "10.100.255.20", vm))
+	e.want("er1-private", addr(4), "host 10.100.255.20")
+	go func() {
+		for call := range e.calls {
+			call()
+		}
+	}()
+	rows, err := e.FastPath()
+	if close(e.calls); err != nil || len(rows) == 0 || rows[0].Refused["announced by "+er1a+" above 3"] != 4 {
+		t.Errorf("show fastpath: %+v, %v", rows, err)
+	}
+	e.withdraw(er1a, addr(3)) // was never kept
+	e.withdraw(er1a, addr(1))
+	e.say(er1a, endpointRoute(addr(3), "10.100.255.20", vm))
+	e.want("er1-private", addr(3), "host 10.100.255.20")
+	e.endpointsGone(v, er1a, false)
+	e.endpointsGone(v, er1b, false)
+	if len(v.endpoints.told) != 0 || len(v.endpoints.all) != 0 {
+		t.Errorf("something remains: %v, %d endpoints", v.endpoints.told, len(v.endpoints.all))
+	}
+}
+
 // BenchmarkProgram200k takes 200,000 endpoints, as a gateway on a 100 Gbit/s port
 // of ExpressRoute Direct announces them, into the exact match.
 func BenchmarkProgram200k(b *testing.B) {

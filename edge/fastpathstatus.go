@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"msee/circuit"
@@ -65,6 +66,11 @@ func (e *Edge) FastPath() (rows []FastPathStatus, err error) {
 					row.Programmed++
 				} else {
 					row.Refused[string(ep.refused)]++
+				}
+			}
+			for session, t := range v.endpoints.told {
+				if t.refused > 0 {
+					row.Refused["announced by "+session+" above "+strconv.Itoa(v.endpoints.most)] = t.refused
 				}
 			}
 			if n := len(port.waiting); n > 0 {
