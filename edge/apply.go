@@ -581,6 +581,7 @@ func (e *Edge) rebuild(v *vrf) {
 	for prefix, nextHops := range v.rib.NextHops() {
 		v.fwd.set(v.fwd.routed, prefix, e.routeTo(v, nextHops))
 	}
+	v.keepRepairing(old)
 	v.rehost()
 	e.retunnel(v)
 	v.fwd.settle()

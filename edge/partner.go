@@ -9,6 +9,7 @@ import (
 	"msee/bgp"
 	"msee/circuit"
 	"msee/config"
+	"msee/dataplane"
 )
 
 // Local repair: the MSEEs of a pair stand in each GatewaySubnet together, and so
@@ -71,6 +72,33 @@ func (v *vrf) keepForRepair(c *bgp.Changes, now time.Time) {
 		v.repair.kept[r.Prefix] = now.Add(repairFor)
 		return true
 	})
+}
+
+// keepRepairing takes over the kept routes of the VRF's forwarding state before.
+// Those whose way to the customer or to the partner is gone end.
+func (v *vrf) keepRepairing(old *forwarding) {
+	for prefix := range v.repair.kept {
+		var members, backup []hop
+		if g := old.routed[prefix]; g != nil {
+			members, backup = v.still(g.hops[:g.members]), v.still(g.hops[g.members:])
+		}
+		if len(members) == 0 || len(backup) == 0 {
+			delete(v.repair.kept, prefix)
+			continue
+		}
+		v.fwd.set(v.fwd.routed, prefix, v.fwd.group(dataplane.Forward, nil, members, backup))
+	}
+}
+
+// still returns those hops whose subinterfaces the VRF still has, on them as
+// they are now.
+func (v *vrf) still(hops []hop) (there []hop) {
+	for _, h := range hops {
+		if s := v.subs[h.sub.cfg.Name]; s != nil {
+			there = append(there, hop{s, h.addr})
+		}
+	}
+	return there
 }
 
 // endRepair drops the routes that were kept long enough.

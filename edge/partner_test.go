@@ -33,3 +33,31 @@ func TestRepairEnds(t *testing.T) {
 		t.Errorf("%d routes are left", n)
 	}
 }
+
+// TestReloadDuringRepair: a reload that makes forwarding anew leaves the kept
+// routes in it, as long as their subinterfaces are there, and each still ends.
+func TestReloadDuringRepair(t *testing.T) {
+	b := newBench(t)
+	b.v.endpoints = &endpoints{}
+	ce, partner := hop{b.v.subs["cust.100"], b.peers[0].Addr}, hop{b.v.subs["core.200"], netip.MustParseAddr("10.100.255.5")}
+	now, prefix := time.Now(), netip.MustParsePrefix("10.1.0.0/16")
+	b.v.fwd.set(b.v.fwd.routed, prefix, b.v.fwd.group(dataplane.Forward, nil, []hop{ce}, []hop{partner}))
+	b.v.keepForRepair(&bgp.Changes{Routes: []bgp.RouteChange{{Prefix: prefix}}}, now)
+
+	anew := newSub(t, "cust.100", "192.168.15.18/30")
+	anew.vrf, b.v.subs["cust.100"] = b.v, anew
+	b.rebuild(b.v)
+	g := lookup(b.v.fwd, "10.1.2.3")
+	if g == nil || len(g.Members) != 1 || len(g.Backup) != 1 || g.Members[0] != b.v.fwd.adjacencies[hop{anew, ce.addr}].Adjacency ||
+		g.Backup[0] != b.v.fwd.adjacencies[partner].Adjacency {
+		t.Fatalf("after the reload the kept route leads to %+v", g)
+	}
+	if b.auditVRF(b.v, now); b.v.audit.Repaired != 0 {
+		t.Errorf("the audit found %q", b.v.audit.Findings)
+	}
+	delete(b.v.subs, "core.200")
+	b.rebuild(b.v)
+	if g := lookup(b.v.fwd, "10.1.2.3"); g != nil || len(b.v.repair.kept) != 0 {
+		t.Errorf("without the partner's subinterface: %+v, kept %v", g, b.v.repair.kept)
+	}
+}
