@@ -59,11 +59,13 @@ func (e *Edge) partners(v *vrf, like netip.Addr) (hops []hop) {
 }
 
 // keepForRepair takes out of a change those routes that have no way left but a
-// backup: forwarding keeps them.
+// backup: forwarding keeps them. Routes that go though their neighbor can be
+// reached (a prefix limit, a reset of BGP) are not kept: they would lead to it,
+// past shorter ones that are live.
 func (v *vrf) keepForRepair(c *bgp.Changes, now time.Time) {
 	c.Routes = slices.DeleteFunc(c.Routes, func(r bgp.RouteChange) bool {
 		g := v.fwd.routed[r.Prefix]
-		if len(r.NextHops) > 0 || g == nil || len(g.Backup) == 0 {
+		if len(r.NextHops) > 0 || g == nil || len(g.Backup) == 0 || !g.lost() {
 			return false
 		}
 		if v.repair.kept == nil {
@@ -72,6 +74,16 @@ func (v *vrf) keepForRepair(c *bgp.Changes, now time.Time) {
 		v.repair.kept[r.Prefix] = now.Add(repairFor)
 		return true
 	})
+}
+
+// lost reports that no member of the group can be reached.
+func (g *group) lost() bool {
+	for i, h := range g.hops[:g.members] {
+		if g.Members[i].Usable() != nil && h.sub.port.whyDown() == "" {
+			return false
+		}
+	}
+	return true
 }
 
 // keepRepairing takes over the kept routes of the VRF's forwarding state before.

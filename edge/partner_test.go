@@ -7,6 +7,7 @@ import (
 
 	"msee/bgp"
 	"msee/dataplane"
+	"msee/dataplane/port"
 )
 
 // TestRepairEnds: each route is kept for its own time, however often others
@@ -59,5 +60,32 @@ func TestReloadDuringRepair(t *testing.T) {
 	b.rebuild(b.v)
 	if g := lookup(b.v.fwd, "10.1.2.3"); g != nil || len(b.v.repair.kept) != 0 {
 		t.Errorf("without the partner's subinterface: %+v, kept %v", g, b.v.repair.kept)
+	}
+}
+
+// TestRepairOnlyWhatIsLost: routes are kept if their neighbor cannot be reached
+// any more, whoever found that out, and else go at once.
+func TestRepairOnlyWhatIsLost(t *testing.T) {
+	for why, c := range map[string]struct {
+		happens func(*adjacency)
+		kept    bool
+	}{
+		"BGP reset": {func(*adjacency) {}, false},
+		"BFD down":  {func(a *adjacency) { a.SetDown(dataplane.DownBFD, true) }, true},
+		"no ARP":    {func(a *adjacency) { a.Resolve(nil) }, true},
+		"link down": {func(a *adjacency) { a.sub.port.link = linkDown }, true},
+	} {
+		b := newBench(t)
+		ce, partner := hop{b.v.subs["cust.100"], b.peers[0].Addr}, hop{b.v.subs["core.200"], netip.MustParseAddr("10.100.255.5")}
+		ce.sub.port.link = linkUp
+		b.v.fwd.neighborChanged(ce, port.MAC{2, 0, 0, 0, 0, 1}, true)
+		prefix := netip.MustParsePrefix("10.1.0.0/16")
+		b.v.fwd.set(b.v.fwd.routed, prefix, b.v.fwd.group(dataplane.Forward, nil, []hop{ce}, []hop{partner}))
+		c.happens(b.v.fwd.adjacencies[ce])
+		changes := bgp.Changes{Routes: []bgp.RouteChange{{Prefix: prefix}}}
+		b.v.keepForRepair(&changes, time.Now())
+		if kept := len(changes.Routes) == 0; kept != c.kept || kept != (len(b.v.repair.kept) == 1) {
+			t.Errorf("%s: kept %v, want %v", why, kept, c.kept)
+		}
 	}
 }
