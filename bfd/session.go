@@ -426,14 +426,14 @@ func (s *Session) Transmit(now time.Duration, b []byte) []byte {
 }
 
 // scheduleNext sets when the next periodic packet goes: counted from when this
-// one should have gone, so that lateness does not add up, unless that would
-// make two of them meet.
+// one should have gone, so that lateness does not add up, unless less than the
+// 75 % of the interval would be between them that there must be (RFC 5880 §6.8.7).
 func (s *Session) scheduleNext(now time.Duration) {
-	d := s.jittered(s.TxInterval())
-	if d == Never {
+	interval := s.TxInterval()
+	if interval == Never {
 		s.txDue = Never
 		return
 	}
 	s.lateness.add(now - s.txDue)
-	s.txDue = max(s.txDue+d, now+d/2)
+	s.txDue = max(s.txDue+s.jittered(interval), now+interval*3/4)
 }

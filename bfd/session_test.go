@@ -362,6 +362,30 @@ func TestAbsoluteSchedule(t *testing.T) {
 	}
 }
 
+// TestLateSendersGap: however late a packet is, the next one leaves at least 75 %
+// of the interval between them, and at most all of it (RFC 5880 §6.8.7).
+func TestLateSendersGap(t *testing.T) {
+	s := sessionIn(t, Up)
+	const interval = 300 * ms
+	now, last := 10*time.Second, time.Duration(0)
+	for i := range 1000 {
+		p := hello(Up)
+		p.Final = s.poll == pollSent
+		s.Receive(now, &p)
+		for now = max(now, s.Deadline()); now < s.txDue; now = max(now, s.Deadline()) {
+			s.Transmit(now, nil) // an answer, which is not periodic
+		}
+		if gap := s.txDue - last; i > 10 && (gap < interval*3/4 || gap > interval) {
+			t.Fatalf("the next packet is due %v after the last", gap)
+		}
+		if i%3 == 0 {
+			now += 100 * ms // late
+		}
+		s.Transmit(now, nil)
+		last = now
+	}
+}
+
 func TestPassiveAndDemand(t *testing.T) {
 	a, b := testConfig, testConfig
 	a.Passive = true
