@@ -55,8 +55,11 @@ type BFDReport struct {
 	// PeerAdminDown says that the session is not up because the peer's operator
 	// wants it so, which is no failure (RFC 5882 §4.2).
 	PeerAdminDown bool
-	Downs         uint32 // how often it has left Up
-	Ups           uint32
+	// LeftByAdmin says that it was so when the session last left Up, which control
+	// may hear of only when the peer is up to something else.
+	LeftByAdmin bool
+	Downs       uint32 // how often it has left Up
+	Ups         uint32
 }
 
 // NewBFDSession completes a session that is new.
@@ -77,13 +80,16 @@ func (s *BFDSession) Change(cfg bfd.Config, strict bool) *BFDSession {
 func (s *BFDSession) Report() BFDReport {
 	w := s.word.Load()
 	return BFDReport{State: bfd.State(w & 3), PeerAdminDown: w&4 != 0, Diag: bfd.Diag(w >> 3 & 31),
-		Downs: uint32(w >> 8 & 0xfffffff), Ups: uint32(w >> 36)}
+		Downs: uint32(w >> 8 & 0x7ffffff), LeftByAdmin: w>>35&1 != 0, Ups: uint32(w >> 36)}
 }
 
 func (r *bfdReport) store(s BFDReport) {
-	w := uint64(s.State) | uint64(s.Diag&31)<<3 | uint64(s.Downs&0xfffffff)<<8 | uint64(s.Ups&0xfffffff)<<36
+	w := uint64(s.State) | uint64(s.Diag&31)<<3 | uint64(s.Downs&0x7ffffff)<<8 | uint64(s.Ups&0xfffffff)<<36
 	if s.PeerAdminDown {
 		w |= 4
+	}
+	if s.LeftByAdmin {
+		w |= 1 << 35
 	}
 	r.word.Store(w)
 }
@@ -357,6 +363,7 @@ func (t *bfdTable) outcome(w *Worker, s *bfdSession) {
 	s.report.State, s.report.Diag, s.report.PeerAdminDown, s.told = state, diag, byAdmin, true
 	if was.State == bfd.Up && state != bfd.Up {
 		s.report.Downs++
+		s.report.LeftByAdmin = byAdmin
 	}
 	if state == bfd.Up && was.State != bfd.Up {
 		s.report.Ups++

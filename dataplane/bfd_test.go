@@ -398,6 +398,21 @@ func TestBFDAdminDownIsNoFailure(t *testing.T) {
 	if got := s.Report(); got.State != bfd.Down || !got.PeerAdminDown || s.Adjacency.Down() != 0 {
 		t.Errorf("after the peer's AdminDown: %+v, adjacency down %b (RFC 5882 §4.2)", got, s.Adjacency.Down())
 	}
+	// Enabled again before control has looked: it still was no failure.
+	cfg.Disabled = false
+	f.Configure(cfg, r.worker.clock())
+	f.exchange(t)
+	if got := s.Report(); got.PeerAdminDown || !got.LeftByAdmin || got.Downs != 1 || s.Adjacency.Down() != 0 {
+		t.Errorf("after the peer's AdminDown and Down: %+v, adjacency down %b", got, s.Adjacency.Down())
+	}
+	f.meet(t, s)
+	for range 30 {
+		r.pass(200 * time.Millisecond)
+		r.worker.serveBFD(0)
+	}
+	if got := s.Report(); got.LeftByAdmin || got.Downs != 2 || got.Ups != 2 || s.Adjacency.Down() != DownBFD {
+		t.Errorf("after silence: %+v, adjacency down %b", got, s.Adjacency.Down())
+	}
 }
 
 func TestStrictBFD(t *testing.T) {

@@ -202,7 +202,7 @@ func (e *Edge) bfdDown(s *session, r dataplane.BFDReport) {
 	w, now := s.bfd, time.Now()
 	upFor := now.Sub(w.upAt)
 	w.upAt = time.Time{}
-	if r.PeerAdminDown && !s.cfg.BFD.Strict || !s.cfg.Enabled {
+	if (r.PeerAdminDown || r.LeftByAdmin) && !s.cfg.BFD.Strict || !s.cfg.Enabled {
 		return // RFC 5882 §4.2: no failure
 	}
 	w.delay = holdDown(w.delay, upFor, s.cfg.BFD.HoldDown, w.downAt.IsZero())

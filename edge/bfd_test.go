@@ -4,7 +4,9 @@ import (
 	"testing"
 	"time"
 
+	"msee/bfd"
 	"msee/config"
+	"msee/dataplane"
 )
 
 func TestHoldDownBacksOff(t *testing.T) {
@@ -51,5 +53,28 @@ func TestStrictModeSwitchedOn(t *testing.T) {
 	check("strict again", true)
 	if a := s.bfd.session.Adjacency; a.Down() != 0 { // the worker's to mark, and none is there
 		t.Errorf("down for %v", a.Down())
+	}
+}
+
+// TestAdminDownIsNoFailure: a peer's AdminDown takes nothing down, even if the peer
+// says something else already when control hears of it; silence does.
+func TestAdminDownIsNoFailure(t *testing.T) {
+	for _, c := range []struct {
+		report dataplane.BFDReport
+		held   bool
+	}{
+		{dataplane.BFDReport{State: bfd.Down, Downs: 1, PeerAdminDown: true, LeftByAdmin: true}, false},
+		{dataplane.BFDReport{State: bfd.Init, Downs: 1, LeftByAdmin: true}, false},
+		{dataplane.BFDReport{State: bfd.Up, Downs: 1, Ups: 2, LeftByAdmin: true}, false},
+		{dataplane.BFDReport{State: bfd.Down, Downs: 1, Diag: bfd.DiagTimeExpired}, true},
+	} {
+		b := newBench(t)
+		b.v.endpoints = &endpoints{}
+		s := b.sessions["ce"]
+		s.cfg.Enabled, s.bfd = true, &bfdWatch{}
+		b.bfdDown(s, c.report)
+		if s.bfd.held != c.held {
+			t.Errorf("%+v: held %v, want %v", c.report, s.bfd.held, c.held)
+		}
 	}
 }
