@@ -55,7 +55,8 @@ const maxExtensions = 8
 // headers (RFC 8200 §4): its protocol, and where it begins. If the packet is a
 // fragment, whole is false, and what begins there perhaps no header. The extension
 // headers are walked, not processed: those of every hop are for nodes that are
-// configured to (RFC 8200 §4.3), the others for the destination.
+// configured to (RFC 8200 §4.3), the others for the destination. What ends the walk
+// early may be one of them still: see isExtension.
 func upperLayer6(p []byte) (proto byte, at int, whole bool) {
 	proto, at, whole = p[6], minIPv6, true
 	for range maxExtensions {
@@ -76,6 +77,16 @@ func upperLayer6(p []byte) (proto byte, at int, whole bool) {
 		proto, at = p[at], at+length
 	}
 	return proto, at, whole
+}
+
+// isExtension says whether a protocol is one of the extension headers that
+// upperLayer6 walks: of what it returns, that there were more of them.
+func isExtension(proto byte) bool {
+	switch proto {
+	case protoHopByHop, protoRouting, protoFragment, protoAH, protoDestination:
+		return true
+	}
+	return false
 }
 
 // mix multiplies to 128 bits and folds them: every input bit reaches the

@@ -111,7 +111,8 @@ func answerable(p *packet) bool {
 	b := p.ip()
 	if p.v6 {
 		proto, at, whole := upperLayer6(b)
-		isError := proto == protoICMPv6 && (!whole || len(b) <= at || b[at] < 128)
+		isError := proto == protoICMPv6 && (!whole || len(b) <= at || b[at] < 128) ||
+			isExtension(proto) // an error may be behind more of them than are walked
 		return !isError && [16]byte(b[8:24]) != [16]byte{}
 	}
 	if binary.BigEndian.Uint16(b[6:])&0x1fff != 0 { // fragment offset

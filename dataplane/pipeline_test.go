@@ -59,7 +59,7 @@ func (s fakeSender) Send(frames []*port.Frame) (int, error) {
 var testLog = slog.New(slog.DiscardHandler)
 
 type router struct {
-	t          *testing.T
+	t          testing.TB
 	customer   *fakePort
 	core       *fakePort
 	worker     *Worker // of the customer port
@@ -76,7 +76,7 @@ var (
 	gw2MAC  = port.MAC{2, 0, 0, 0, 2, 2}
 )
 
-func newRouter(t *testing.T, tpid uint16) *router {
+func newRouter(t testing.TB, tpid uint16) *router {
 	t.Helper()
 	r := &router{t: t, customer: &fakePort{mac: mseeMAC}, core: &fakePort{mac: coreMAC}, subs: map[string]*Subinterface{}}
 	sub := func(name string, port, vrf int, outer, inner uint16, a4, a6 string) *Subinterface {
@@ -620,12 +620,20 @@ func TestNoErrorsAboutErrors(t *testing.T) {
 	}
 	fragment := ip()
 	fragment.FragOffset, fragment.Protocol = 100, layers.IPProtocolUDP
+	behind := func(extensions int) []gopacket.SerializableLayer {
+		ip := &layers.IPv6{Version: 6, HopLimit: 1, NextHeader: layers.IPProtocolIPv6Destination, SrcIP: net.ParseIP("2001:db8:1::1"), DstIP: net.ParseIP("fd00:100::99")}
+		b := bytes.Repeat([]byte{protoDestination, 0, 1, 4, 0, 0, 0, 0}, extensions)
+		b[len(b)-8] = protoICMPv6
+		return []gopacket.SerializableLayer{ip, gopacket.Payload(append(b, 3, 0, 0, 0, 0, 0, 0, 0))} // time exceeded
+	}
 	r := newRouter(t, vlan.TPIDQ)
 	for name, l := range map[string][]gopacket.SerializableLayer{
-		"about time exceeded":  {ip(), &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(11, 0)}},
-		"about a redirect":     {ip(), &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(5, 0)}},
-		"about a later piece":  {fragment, gopacket.Payload(make([]byte, 8))},
-		"about nothing inside": {ip()},
+		"about time exceeded":                   {ip(), &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(11, 0)}},
+		"about a redirect":                      {ip(), &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(5, 0)}},
+		"about a later piece":                   {fragment, gopacket.Payload(make([]byte, 8))},
+		"about nothing inside":                  {ip()},
+		"about one behind an extension header":  behind(1),
+		"about one behind more than are walked": behind(maxExtensions + 1),
 	} {
 		r.receive(frame(t, mseeMAC, tags(100), q, l...))
 		if len(r.customer.tx) != 0 {
@@ -732,25 +740,78 @@ func TestForwardDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// FuzzForward: whatever comes, and whatever of another customer's came before it,
+// leaves on its own VRF's subinterfaces alone, between the same addresses.
 func FuzzForward(f *testing.F) {
 	f.Add(frame(f, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.1.1", 64, 20)...), uint8(0), uint8(0), uint16(0), uint16(0), uint16(0))
+	f.Add(frame(f, mseeMAC, tags(101), q, udp4("10.1.0.1", "10.100.1.1", 64, 20)...), uint8(0), uint8(0), uint16(0), uint16(0), uint16(0))
 	f.Add(frame(f, mseeMAC, tags(100), q, udp6("2001:db8:1::1", "fd00:100::99", 1, 20)...), uint8(1), uint8(port.GSOTCPv6), uint16(1440), uint16(54), uint16(16))
 	f.Add(frame(f, mseeMAC, tags(7, 9), q, udp4("10.1.0.1", "172.16.0.1", 64, 20)...), uint8(2), uint8(port.GSOUDPL4), uint16(100), uint16(34), uint16(6))
+	r := newRouter(f, vlan.TPIDQ)
+	before := [][]byte{ // of VRF b, for those of VRF a, and the other way about
+		frame(f, mseeMAC, tags(101), q, udp4("10.1.0.1", "10.100.1.1", 64, 100)...),
+		frame(f, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.1.1", 64, 100)...),
+	}
 	f.Fuzz(func(t *testing.T, b []byte, flags, gso uint8, gsoSize, csumStart, csumOffset uint16) {
 		if len(b) > port.MaxFrame {
 			return
 		}
-		r := newRouter(t, vlan.TPIDQ)
-		r.receive(b, func(f *port.Frame) {
+		r.t = t
+		inTags, _, l3 := vlan.Parse(b, 0, 0)
+		in := r.engine.Snapshot().Ports[0].subinterface(inTags)
+		vrf := 0
+		if l3 > 0 && in != nil {
+			vrf = in.VRF
+		}
+		received := r.counters().RxFrames.Load()
+		if v := r.receive(before[vrf]); v != Transmit {
+			t.Fatalf("the packet before: %v", v)
+		}
+		r.core.tx, r.customer.tx = nil, nil
+		v := r.receive(b, func(f *port.Frame) {
 			f.VNet = port.VNetHdr{Flags: flags, GSOType: gso, GSOSize: gsoSize, CsumStart: csumStart, CsumOffset: csumOffset}
 		})
-		r.checkSum(1)
-		for _, f := range r.core.tx {
-			if f.Len() < vlan.EthLen+minIPv4 || int(f.VNet.HdrLen) > f.Len() {
-				t.Fatalf("sent %+v", f)
+		r.checkSum(received + 2)
+		sent := append(r.core.tx, r.customer.tx...)
+		if v == Transmit && len(sent) != 1 || v != Transmit && v != Fragmented && len(sent) > 1 {
+			t.Fatalf("%v, and %d frames were sent", v, len(sent))
+		}
+		for i, f := range sent {
+			outer := []uint16{200, 201}[vrf]
+			if i >= len(r.core.tx) {
+				outer = []uint16{100, 101}[vrf]
+			}
+			sentTags, etherType, n := vlan.Parse(f.Bytes(), 0, 0)
+			if f.Len() < vlan.EthLen+minIPv4 || int(f.VNet.HdrLen) > f.Len() || sentTags != (vlan.Stack{OuterTPID: vlan.TPIDQ, Outer: outer}) {
+				t.Fatalf("sent %+v with tags %+v of VRF %d", f, sentTags, vrf)
+			}
+			if v == Transmit || v == Fragmented {
+				if want, got := addresses(b[l3:]), addresses(f.Bytes()[n:]); !bytes.Equal(got, want) {
+					t.Fatalf("%v: sent % x, between addresses other than % x", v, f.Bytes(), want)
+				}
+			} else if !ownError(f.Bytes()[n:], etherType, in) {
+				t.Fatalf("%v, but % x was sent", v, f.Bytes())
 			}
 		}
 	})
+}
+
+// addresses are the source and destination of an IP packet.
+func addresses(ip []byte) []byte {
+	if ip[0]>>4 == 6 {
+		return ip[8:40]
+	}
+	return ip[12:20]
+}
+
+// ownError says whether an IP packet is an ICMP error from a subinterface's address.
+func ownError(ip []byte, etherType uint16, in *Subinterface) bool {
+	from, icmp := in.Addr4, ip[9] == protoICMP
+	if etherType == etherTypeIPv6 {
+		from, icmp = in.Addr6, ip[6] == protoICMPv6
+	}
+	a := addresses(ip)
+	return icmp && bytes.Equal(a[:len(a)/2], from.AsSlice())
 }
 
 // TestTaggedAsBefore: a frame's subinterface is that of its tags, whatever came

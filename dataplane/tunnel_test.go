@@ -37,7 +37,7 @@ type tunnelRouter struct {
 	host *Adjacency
 }
 
-func newTunnelRouter(t *testing.T, local, remote string) *tunnelRouter {
+func newTunnelRouter(t testing.TB, local, remote string) *tunnelRouter {
 	t.Helper()
 	r := &tunnelRouter{router: newRouter(t, vlan.TPIDQ)}
 	under := &Subinterface{Name: "core", Port: 1, VRF: 2, MTU: 1600, Underlay: true, Counters: new(Counters)}
@@ -410,7 +410,9 @@ func tapWith(t *testing.T, b []byte) *os.File {
 	return os.NewFile(uintptr(fds[0]), "tap")
 }
 
+// FuzzTunnel is FuzzForward for what comes by the underlay.
 func FuzzTunnel(f *testing.F) {
+	var routers []*tunnelRouter
 	for _, u := range underlays {
 		r := &tunnelRouter{vtep: &VTEP{Addr: netip.MustParseAddr(u[1])}}
 		h := vxlan.NewHeader(r.vtep.Addr, netip.MustParseAddr(u[0]), testVNI)
@@ -420,21 +422,50 @@ func FuzzTunnel(f *testing.F) {
 		f.Add(b, u[0] == "fd01::1", uint8(0), uint8(0), uint16(0), uint16(0), uint16(0))
 		f.Add(b, u[0] == "fd01::1", uint8(1), uint8(port.GSOTCPv4), uint16(1000), uint16(84), uint16(16))
 		f.Add(b, u[0] == "fd01::1", uint8(1), uint8(port.GSOUDPL4), uint16(100), uint16(84), uint16(6))
+		routers = append(routers, newTunnelRouter(f, u[0], u[1]))
 	}
+	before := frame(f, coreMAC, tags(201), q, udp4("10.100.1.20", "10.1.0.1", 64, 20)...) // of VRF b
 	f.Fuzz(func(t *testing.T, ip []byte, v6 bool, flags, gso uint8, gsoSize, csumStart, csumOffset uint16) {
 		if len(ip) > port.MaxFrame-14 {
 			return
 		}
-		u, etherType := underlays[0], uint16(etherTypeIPv4)
+		r, etherType := routers[0], uint16(etherTypeIPv4)
 		if v6 {
-			u, etherType = underlays[1], etherTypeIPv6
+			r, etherType = routers[1], etherTypeIPv6
 		}
-		r := newTunnelRouter(t, u[0], u[1])
+		r.t = t
+		if v := r.fromCore(before, port.VNetHdr{}); v != Transmit {
+			t.Fatalf("the packet before: %v", v)
+		}
+		r.core.tx, r.customer.tx = nil, nil
 		b := append(append(coreMAC[:], vtepMAC[:]...), byte(etherType>>8), byte(etherType))
-		r.fromCore(append(b, ip...), port.VNetHdr{Flags: flags, GSOType: gso, GSOSize: gsoSize, CsumStart: csumStart, CsumOffset: csumOffset})
-		for _, f := range append(r.customer.tx, r.core.tx...) {
+		v := r.fromCore(append(b, ip...), port.VNetHdr{Flags: flags, GSOType: gso, GSOSize: gsoSize, CsumStart: csumStart, CsumOffset: csumOffset})
+		sent := append(r.core.tx, r.customer.tx...)
+		if v == Transmit && len(sent) != 1 || v != Transmit && v != Fragmented && len(sent) > 1 {
+			t.Fatalf("%v, and %d frames were sent", v, len(sent))
+		}
+		for i, f := range sent {
+			got, _, n := vlan.Parse(f.Bytes(), 0, 0)
 			if f.Len() < vlan.EthLen+minIPv4 || int(f.VNet.HdrLen) > f.Len() {
 				t.Fatalf("sent %+v", f)
+			}
+			// VRF a by the customer's 100 and the core's 200, or in a tunnel.
+			if customer := i >= len(r.core.tx); customer && got.Outer != 100 || !customer && got.Outer != 200 && got != (vlan.Stack{}) {
+				t.Fatalf("sent % x with tags %+v", f.Bytes(), got)
+			}
+			if v != Transmit && v != Fragmented {
+				continue
+			}
+			if got == (vlan.Stack{}) {
+				n = f.Inner - f.Start
+			}
+			inner := minIPv6
+			if !v6 {
+				inner = int(ip[0]&0x0f) * 4
+			}
+			inner += 8 + 8 + vlan.EthLen // UDP, VXLAN
+			if want, got := addresses(ip[inner:]), addresses(f.Bytes()[n:]); !bytes.Equal(got, want) {
+				t.Fatalf("%v: sent % x, between addresses other than % x", v, f.Bytes(), want)
 			}
 		}
 	})

@@ -36,7 +36,8 @@ type kernelVRF struct {
 }
 
 // sysctls of a VRF's namespace. Addresses are usable at once, and nothing is
-// configured by what a customer sends. The kernel forwards what the dataplane
+// configured by what a customer sends, whatever the host's defaults are, which a
+// new namespace may inherit (net.core.devconf_inherit_init_net). The kernel forwards what the dataplane
 // hands it for a neighbor not known yet, and does not ask which way a packet
 // came: the dataplane has the routes.
 var sysctls = map[string]string{
@@ -46,6 +47,12 @@ var sysctls = map[string]string{
 	"net/ipv4/conf/all/rp_filter":               "0",
 	"net/ipv4/conf/default/rp_filter":           "0",
 	"net/ipv4/conf/all/accept_redirects":        "0",
+	"net/ipv4/conf/all/accept_source_route":     "0",
+	"net/ipv4/conf/default/accept_source_route": "0",
+	"net/ipv4/conf/all/proxy_arp":               "0",
+	"net/ipv4/conf/default/proxy_arp":           "0",
+	"net/ipv4/conf/all/arp_accept":              "0",
+	"net/ipv4/conf/default/arp_accept":          "0",
 	"net/ipv4/conf/all/arp_ignore":              "2", // answer only for the TAP's own address, and only its subnet
 	"net/ipv4/conf/all/promote_secondaries":     "1", // an address outlives another of its subnet
 	"net/ipv4/conf/default/promote_secondaries": "1",
