@@ -111,6 +111,16 @@ func (e *Engine) SetBFD(port int, sessions []*BFDSession) error {
 	return e.post(port, func(w *Worker) { w.bfd.set(w, sessions) })
 }
 
+// BFDRefused reports that a port's worker could not take the sessions it was given
+// last, as its device gave it no queue to send by: SetBFD may have more luck. It is
+// safe from any goroutine.
+func (e *Engine) BFDRefused(port int) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	w := e.workers[port]
+	return w != nil && w.bfd.refused.Load()
+}
+
 // BFDPathDown says that a port's link is gone, or there again.
 func (e *Engine) BFDPathDown(port int, gone bool) error {
 	return e.post(port, func(w *Worker) { w.bfd.pathDown(w, gone) })
@@ -158,6 +168,7 @@ type bfdTable struct {
 	queue    egressQueue // of our own, so that no bulk traffic waits in front
 	frame    port.Frame
 	frames   [1]*port.Frame
+	refused  atomic.Bool // the last list, for want of a queue
 }
 
 // bfdPeer finds a session before the peer knows our discriminator (RFC 5881 §3).
@@ -213,11 +224,14 @@ func (t *bfdTable) set(w *Worker, list []*BFDSession) {
 	if t.queue.sender == nil && len(list) > 0 {
 		sender, err := w.device.NewSender()
 		if err != nil {
-			w.log.Error("open BFD's transmit queue", "err", err)
+			if !t.refused.Swap(true) { // said once, though control tries again
+				w.log.Error("open BFD's transmit queue", "err", err)
+			}
 			return
 		}
 		t.queue.sender = sender
 	}
+	t.refused.Store(false)
 	wanted := map[uint32]*BFDSession{}
 	for _, b := range list {
 		wanted[b.Config.MyDiscriminator] = b

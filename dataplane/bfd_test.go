@@ -3,6 +3,7 @@ package dataplane
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -159,6 +160,28 @@ func TestBFDSessionMarksItsAdjacency(t *testing.T) {
 		if s.Report().State != bfd.Up || s.Adjacency.Down() != 0 {
 			t.Errorf("%s: did not come back: %+v, adjacency down %b", a.addr, s.Report(), s.Adjacency.Down())
 		}
+	}
+}
+
+// TestBFDTriesAgainForAQueue: sessions that a worker cannot take, as there is no
+// queue to send by, are said to be refused until they are given to it again.
+func TestBFDTriesAgainForAQueue(t *testing.T) {
+	r := newRouter(t, 0x8100)
+	f := newFar(r, families[0].addr, families[0].our, 100)
+	s := session(families[0].addr, families[0].our, bfdConfig)
+	r.engine.adoptForTest(r.worker)
+	r.engine.workers = map[int]*Worker{0: r.worker}
+	r.customer.noSender = errors.New("no queue")
+	for range 2 {
+		r.worker.bfd.set(r.worker, []*BFDSession{s})
+		if !r.engine.BFDRefused(0) || len(r.worker.bfd.sessions) != 0 {
+			t.Fatalf("refused %v, %d sessions without a queue", r.engine.BFDRefused(0), len(r.worker.bfd.sessions))
+		}
+	}
+	r.customer.noSender = nil
+	f.meet(t, s)
+	if r.engine.BFDRefused(0) {
+		t.Error("refused, though it is up")
 	}
 }
 

@@ -24,6 +24,8 @@ type fakePort struct {
 	rx   []port.Frame
 	tx   []port.Frame
 	full bool // refuse to send
+
+	noSender error // of NewSender
 }
 
 func (p *fakePort) Name() string      { return "fake" }
@@ -37,7 +39,7 @@ func (p *fakePort) Recv(batch []port.Frame) (int, error) {
 	p.rx = p.rx[n:]
 	return n, nil
 }
-func (p *fakePort) NewSender() (port.Sender, error) { return fakeSender{p}, nil }
+func (p *fakePort) NewSender() (port.Sender, error) { return fakeSender{p}, p.noSender }
 
 type fakeSender struct{ p *fakePort }
 

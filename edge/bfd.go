@@ -80,7 +80,7 @@ func (e *Edge) setBFD() {
 			}
 		}
 		want = append(want, e.foreignBFD(p)...)
-		if slices.Equal(want, p.bfd) {
+		if slices.Equal(want, p.bfd) && !e.engine.BFDRefused(p.index) {
 			continue
 		}
 		if err := e.engine.SetBFD(p.index, want); err != nil {
