@@ -70,9 +70,10 @@ type foreign struct {
 	lostAt  time.Time   // zero while conn lives
 	wanted  bfddp.Session
 	made    bfddp.Session         // what session was made of
-	session *dataplane.BFDSession // nil: there is no such neighbor, or BGP's own session has it
+	session *dataplane.BFDSession // nil: there is no such neighbor, or another session has it
 	port    *portState
 	hop     hop
+	shadow  bool // another session of the daemon's has the neighbor
 }
 
 // lookForDaemons has all VRFs look for daemons at the device's port.
@@ -467,7 +468,8 @@ func (e *Edge) foreignBFD(p *portState) (list []*dataplane.BFDSession) {
 }
 
 // watchForeign gives a daemon's session the neighbor it is for, if there is
-// one that no BGP session of ours watches.
+// one that no other session watches: FRR may have "peer X" and "peer X interface Y",
+// which are the same neighbor, and two of us must not speak to it.
 func (e *Edge) watchForeign(f *foreign) {
 	if e.vrfs[f.vrf.cfg.Name] != f.vrf { // the VRF is gone, with all that it had
 		delete(e.foreign, f.wanted.Discr)
@@ -479,6 +481,15 @@ func (e *Edge) watchForeign(f *foreign) {
 		e.releaseForeign(f)
 		return
 	}
+	if other := e.foreignOf(h); other != nil && other != f {
+		if e.releaseForeign(f); !f.shadow {
+			e.log.Warn("BFD daemon's session stays down: another one is for the same neighbor", "vrf", f.vrf.cfg.Name, "neighbor", h.addr,
+				"discriminator", f.wanted.Discr, "other", other.wanted.Discr)
+		}
+		f.shadow = true
+		return
+	}
+	f.shadow = false
 	a := f.vrf.fwd.adjacency(h)
 	if s := f.session; s != nil && (s.Adjacency != a.Adjacency || s.Local != local || f.port != sub.port) {
 		e.releaseForeign(f) // and anew with the next tick: its worker must forget the other neighbor first
@@ -523,6 +534,16 @@ func (e *Edge) watchedByBGP(h hop) bool {
 		}
 	}
 	return false
+}
+
+// foreignOf is the daemons' session that a neighbor has; nil if it has none.
+func (e *Edge) foreignOf(h hop) *foreign {
+	for _, f := range e.foreign {
+		if f.session != nil && f.hop == h {
+			return f
+		}
+	}
+	return nil
 }
 
 func (f *foreign) config() bfd.Config {
