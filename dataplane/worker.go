@@ -160,6 +160,7 @@ func (w *Worker) resize(cfg port.PacketConfig) error {
 	if w.mutedUntil == 0 { // the descriptor is going
 		w.thread.unwatch(w.device.FD())
 	}
+	clear(w.batch) // no pointer must outlive the old ring: the Go heap may grow into its place
 	err := p.Resize(cfg)
 	w.mutedUntil = 0
 	return errors.Join(err, w.watchPort())

@@ -124,12 +124,9 @@ func ringFor(p config.Port) (port.PacketConfig, error) {
 	if err != nil {
 		return ring, err
 	}
-	ring.RingFrames, ring.MaxFrame = sealedRing, min(max(link.MTU, minDeviceMTU)+vlan.EthLen+vlan.TagLen, port.MaxFrame)
+	ring.RingFrames, ring.MaxFrame = sealedRing, min(max(link.MTU+vlan.EthLen+vlan.TagLen, port.MinFrame), port.MaxFrame)
 	return ring, nil
 }
-
-// minDeviceMTU is that of IPv6, sealed: what is smaller fits as well.
-const minDeviceMTU = 1280 + 2*vlan.TagLen + macsec.Overhead
 
 // setRings gives the ports the rings that they need now: with MACsec or without,
 // and for the MTU of their devices.
@@ -172,12 +169,13 @@ func (e *Edge) setStaticKeys(p *portState) error {
 	}
 	tx := c.Static.Transmit
 	next, numbers := tx.PN, p.numbers
-	key := fingerprint(tx.SAK)
-	if numbers.key != key || tx.PN > numbers.last {
+	key, ivs := fingerprint(tx.SAK), ivs{c.Cipher, tx.Salt, tx.SSCI}
+	if numbers.key != key || numbers.ivs != ivs || tx.PN > numbers.last { // to the SecY it is another key
 		var err error
 		if next, numbers, err = e.packetNumbers.reserve(key, tx.PN, c.Cipher.MaxPN()); err != nil {
 			return fmt.Errorf("transmit key: %w", err)
 		}
+		numbers.ivs = ivs
 	}
 	if p.static != nil && p.numbers.key != key {
 		e.giveBackNumbers(p, p.static.Transmit.AN)
@@ -187,6 +185,7 @@ func (e *Edge) setStaticKeys(p *portState) error {
 	p.static = c.Static
 	if err := installStaticKeys(p.secy, c, before, next, numbers.last); err != nil {
 		p.secy.Close() // none rather than some
+		p.numbers = reservation{}
 		return err
 	}
 	return nil
@@ -276,12 +275,30 @@ func (e *Edge) extendNumbers() {
 		if err != nil || next == 0 || next < p.numbers.last && p.numbers.last-next > pnBlock/2 {
 			continue
 		}
-		more, err := e.packetNumbers.extend(&p.numbers, p.cfg.MACsec.Cipher.MaxPN())
-		if err == nil && more {
-			err = p.secy.LimitTxPN(an, p.numbers.last)
-		}
-		if err != nil {
+		if err := e.extend(p, an); err != nil {
 			e.log.Error("MACsec packet numbers", "port", p.cfg.Name, "err", err)
 		}
 	}
+}
+
+// extend gives a port's static key further packet numbers, if there are any.
+func (e *Edge) extend(p *portState, an uint8) error {
+	most := p.numbers.ivs.cipher.MaxPN()
+	more, err := e.packetNumbers.extend(&p.numbers, most)
+	if err == nil && !more && p.numbers.last < most {
+		// Another port has the same key, and the numbers behind ours.
+		from, numbers, err := e.packetNumbers.reserve(p.numbers.key, 1, most)
+		if err != nil {
+			return err
+		}
+		numbers.ivs = p.numbers.ivs
+		if err := p.secy.SkipTxPN(an, from); err != nil {
+			return err
+		}
+		p.numbers, more = numbers, true
+	}
+	if err != nil || !more {
+		return err
+	}
+	return p.secy.LimitTxPN(an, p.numbers.last)
 }

@@ -110,6 +110,74 @@ func TestStaticKeysOverReloads(t *testing.T) {
 	}
 }
 
+// TestStaticKeyUnderAnotherSalt: a key begins no life anew when what else its IVs
+// are made of changes, and changes back.
+func TestStaticKeyUnderAnotherSalt(t *testing.T) {
+	e := &Edge{log: slog.New(slog.DiscardHandler)}
+	e.packetNumbers.load(filepath.Join(t.TempDir(), "packetnumbers.json"))
+	p := &portState{secy: macsec.NewClosed(macsec.NewSCI([6]byte{2, 0, 0, 0, 0, 1}, 1))}
+	key := config.Secret(strings.Repeat("k", 16))
+	xpn := func(an uint8, salt byte, ssci uint32) *config.MACsec {
+		return &config.MACsec{Cipher: macsec.GCMAESXPN128, Static: &config.StaticKeys{
+			Transmit: config.StaticSA{AN: an, SAK: key, PN: 1, SSCI: ssci, Salt: [12]byte{salt}}}}
+	}
+	plain := &config.MACsec{Cipher: macsec.GCMAES128, Static: &config.StaticKeys{Transmit: config.StaticSA{SAK: key, PN: 1}}}
+	buf := make([]byte, 200)
+	var last uint64
+	for i, c := range []*config.MACsec{xpn(0, 1, 1), xpn(0, 1, 2), xpn(0, 1, 1), xpn(0, 2, 1), xpn(1, 1, 1), xpn(1, 1, 1), plain, xpn(0, 1, 1), plain} {
+		p.cfg.MACsec = c
+		if err := e.setStaticKeys(p); err != nil {
+			t.Fatal(i, err)
+		}
+		an := c.Static.Transmit.AN
+		for range 3 {
+			pn, err := p.secy.TxNextPN(an)
+			if err != nil || pn <= last {
+				t.Fatalf("configuration %d: next packet number %d, %v, after %d", i, pn, err, last)
+			}
+			last = pn
+			if _, _, o := p.secy.Seal(buf, 50, 150); o != macsec.OK {
+				t.Fatal(i, o)
+			}
+		}
+	}
+}
+
+// TestTwoPortsWithOneKey go on behind each other's packet numbers.
+func TestTwoPortsWithOneKey(t *testing.T) {
+	e := &Edge{log: slog.New(slog.DiscardHandler), ports: map[string]*portState{}}
+	e.packetNumbers.load(filepath.Join(t.TempDir(), "packetnumbers.json"))
+	buf := make([]byte, 200)
+	used := map[uint64]bool{}
+	for i := range 2 {
+		p := &portState{secy: macsec.NewClosed(macsec.NewSCI([6]byte{2, 0, 0, 0, 0, byte(i)}, 1))}
+		p.cfg.MACsec = &config.MACsec{Cipher: macsec.GCMAES128, Static: &config.StaticKeys{
+			Transmit: config.StaticSA{SAK: config.Secret(strings.Repeat("k", 16)), PN: 1}}}
+		if err := e.setStaticKeys(p); err != nil {
+			t.Fatal(err)
+		}
+		e.ports[string(rune('a'+i))] = p
+	}
+	for range 4 {
+		for name, p := range e.ports {
+			if err := p.secy.SkipTxPN(0, p.numbers.last-2); err != nil { // some million frames later
+				t.Fatal(err)
+			}
+			e.extendNumbers()
+			for range 5 {
+				pn, err := p.secy.TxNextPN(0)
+				if err != nil || used[pn] {
+					t.Fatalf("port %s: packet number %d, %v; used before: %v", name, pn, err, used[pn])
+				}
+				used[pn] = true
+				if _, _, o := p.secy.Seal(buf, 50, 150); o != macsec.OK {
+					t.Fatalf("port %s, packet number %d: %v", name, pn, o)
+				}
+			}
+		}
+	}
+}
+
 // TestPacketNumbersOutliveTheProcess, orderly ended or not: none is used twice.
 func TestPacketNumbersOutliveTheProcess(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "state", "packetnumbers.json")

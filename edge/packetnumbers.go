@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"msee/config"
+	"msee/macsec"
 )
 
 // packetNumbers remembers, for every static key that was ever sent with, from
@@ -30,6 +31,15 @@ type packetNumbers struct {
 type reservation struct {
 	key  string // fingerprint; "" for none
 	last uint64
+	ivs  ivs // of the SA that has it
+}
+
+// ivs is what an SA's IVs are made of beside its key, the SCI and the packet
+// number.
+type ivs struct {
+	cipher macsec.CipherSuite
+	salt   macsec.Salt
+	ssci   uint32
 }
 
 const (
@@ -90,7 +100,7 @@ func (n *packetNumbers) reserve(key string, first, most uint64) (from uint64, r 
 	if from > most {
 		return 0, r, fmt.Errorf("the key's packet numbers, %d, are used up: want another key", most)
 	}
-	r = reservation{key, from + min(pnBlock-1, most-from)}
+	r = reservation{key: key, last: from + min(pnBlock-1, most-from)}
 	return from, r, n.set(key, r.last+1)
 }
 

@@ -290,6 +290,20 @@ func (s *SecY) LimitTxPN(an uint8, last uint64) error {
 	return nil
 }
 
+// SkipTxPN leaves out a transmit SA's packet numbers before pn. Where they are used
+// up they stay so.
+func (s *SecY) SkipTxPN(an uint8, pn uint64) error {
+	s.tx.mu.Lock()
+	defer s.tx.mu.Unlock()
+	if an > 3 || s.tx.sas[an] == nil {
+		return fmt.Errorf("skip packet numbers of transmit SA %d: %w", an, ErrNoSuchSA)
+	}
+	if sa := s.tx.sas[an]; sa.next != 0 {
+		sa.next = max(sa.next, pn)
+	}
+	return nil
+}
+
 // TxNextPN returns the next packet number of a transmit SA, 0 if it is used up.
 func (s *SecY) TxNextPN(an uint8) (uint64, error) {
 	s.tx.mu.Lock()

@@ -85,7 +85,19 @@ func (s *session) hand(c *conn) {
 	}
 	s.mu.Lock()
 	s.cur = c
+	key := s.key // setKey changes that of cur
 	s.mu.Unlock()
+	if key != "" { // it may be newer than the connection
+		if err := c.setKey(key); err != nil {
+			s.mu.Lock()
+			s.cur = nil
+			s.mu.Unlock()
+			inner.Close()
+			gobgps.Close()
+			c.close()
+			return
+		}
+	}
 	s.curSince = time.Now()
 	c.hand(inner)
 	go s.tell(c)

@@ -389,16 +389,30 @@ func (s *session) setKey(key string) {
 	if err := s.vrf.rekey(s); err != nil {
 		s.log.Warn("change the TCP-MD5 key", "err", err)
 	}
+	s.post(s.refuseSpare) // it was made with the key before, or without one
 	if cur == nil {
 		return
 	}
-	raw, err := cur.SyscallConn()
-	if err == nil {
-		err = control(raw, func(fd int) error { return setMD5(fd, s.cfg.Peer, key) })
-	}
-	if err != nil { // the connection is closed, or cannot change
+	if err := cur.setKey(key); err != nil { // it is closed, or cannot change
 		cur.close()
 	}
+}
+
+// refuseSpare ends the connection that waits for the current one to fail.
+func (s *session) refuseSpare() {
+	if c := s.spare; c != nil {
+		s.spare = nil
+		c.farewell(ceaseReset)
+	}
+}
+
+// setKey changes the connection's TCP-MD5 key.
+func (c *conn) setKey(key string) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(raw, func(fd int) error { return setMD5(fd, c.s.cfg.Peer, key) })
 }
 
 func (s *session) keyNow() string {

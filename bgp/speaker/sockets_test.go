@@ -60,3 +60,33 @@ func TestFirstKeyRefusesOlderConnections(t *testing.T) {
 		t.Errorf("a connection without key ends by %v, want a reset", err)
 	}
 }
+
+// TestFirstKeyEndsSpare: nor does a connection that was made without a key, and
+// waits for its turn, get it once there is one.
+func TestFirstKeyEndsSpare(t *testing.T) {
+	ours, theirs := link(t)
+	peer := newFakePeer(t, theirs)
+	v := newVRF(ours, slog.New(slog.DiscardHandler))
+	must(t, v.ensure())
+	defer func() { v.mu.Lock(); defer v.mu.Unlock(); v.closeLocked() }()
+	cfg := bgp.SessionConfig{Local: netip.MustParseAddr(v4a), Peer: netip.MustParseAddr(v4b), Enabled: true}
+	s := &session{vrf: v, cfg: cfg, wake: make(chan struct{}, 1), bgp: new(gobgp), log: slog.New(slog.DiscardHandler)}
+	must(t, v.join(s))
+
+	conn := peer.dial()
+	defer conn.Close()
+	inbox := func(until func() bool) {
+		t.Helper()
+		for end := time.Now().Add(5 * time.Second); !until(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("nothing happened")
+			}
+			for _, fn := range s.takeInbox() {
+				fn()
+			}
+		}
+	}
+	inbox(func() bool { return s.spare != nil })
+	s.setKey("abc")
+	inbox(func() bool { return s.spare == nil })
+}

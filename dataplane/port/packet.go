@@ -37,15 +37,15 @@ func (c PacketConfig) withDefaults() (PacketConfig, error) {
 	if c.RingFrames < 1 || c.RingFrames > 1<<15 { // 2 GiB
 		return c, fmt.Errorf("ring of %d frames: must be 1 to %d", c.RingFrames, 1<<15)
 	}
-	if c.MaxFrame < minFrame || c.MaxFrame > MaxFrame {
-		return c, fmt.Errorf("ring for frames of %d octets: must be %d to %d", c.MaxFrame, minFrame, MaxFrame)
+	if c.MaxFrame < MinFrame || c.MaxFrame > MaxFrame {
+		return c, fmt.Errorf("ring for frames of %d octets: must be %d to %d", c.MaxFrame, MinFrame, MaxFrame)
 	}
 	return c, nil
 }
 
-// minFrame is the shortest that a frame's maximum can be: an IPv6 packet of the
+// MinFrame is the shortest that a frame's maximum can be: an IPv6 packet of the
 // minimum MTU with tags and SecTAG.
-const minFrame = 1280 + 64
+const MinFrame = 1280 + 64
 
 // Packet is a port on a Linux network device by AF_PACKET. It takes every frame
 // that enters the device, whoever it is addressed to, and keeps the host's own
