@@ -169,6 +169,7 @@ func (e *Edge) unmake(m made) {
 	}
 	for _, p := range m.ports {
 		e.engine.RemovePort(p.index)
+		p.dark = false // its link is as it was found
 		e.closePort(p)
 	}
 }
