@@ -124,6 +124,7 @@ func ringFor(p config.Port) (port.PacketConfig, error) {
 	if err != nil {
 		return ring, err
 	}
+	ring.Silent = true // before setMACsec, which may be a while
 	ring.RingFrames, ring.MaxFrame = sealedRing, min(max(link.MTU+vlan.EthLen+vlan.TagLen, port.MinFrame), port.MaxFrame)
 	return ring, nil
 }

@@ -92,9 +92,23 @@ func TestSilenceHost(t *testing.T) {
 	if says() {
 		t.Error("the filter did not outlive the process: the test proves nothing")
 	}
-	testPacket(t, a, PacketConfig{Device: "dev0", RingFrames: 8})
+	p = testPacket(t, a, PacketConfig{Device: "dev0", RingFrames: 8})
 	if !says() {
 		t.Error("the host is silenced by what a crashed process has left")
+	}
+	if _, err := attachHostDrop(p.netlink, p.ifindex, netlink.HANDLE_MIN_EGRESS); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p = testPacket(t, a, PacketConfig{Device: "dev0", RingFrames: 8, Silent: true})
+	if says() {
+		t.Error("the host is heard on a port that is to be silent")
+	}
+	in(t, a, func() error { return p.SilenceHost(false) })
+	if !says() {
+		t.Error("the host is silent for good")
 	}
 }
 

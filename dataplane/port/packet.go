@@ -24,6 +24,9 @@ type PacketConfig struct {
 	// tags included; 0 is MaxFrame, the longest there is. Each frame takes a
 	// slot for that many, whatever its length. Longer ones are truncated.
 	MaxFrame int
+	// Silent silences the host from the beginning; see SilenceHost. Silence that a
+	// process which crashed has left goes on without a gap.
+	Silent bool
 }
 
 // withDefaults fills in what is 0.
@@ -100,7 +103,12 @@ func (p *Packet) open(cfg PacketConfig) (err error) {
 	if p.drop, err = attachHostDrop(p.netlink, p.ifindex, netlink.HANDLE_MIN_INGRESS); err != nil {
 		return err
 	}
-	if err := endSilence(p.netlink, p.ifindex); err != nil {
+	if cfg.Silent {
+		err = p.SilenceHost(true)
+	} else {
+		err = endSilence(p.netlink, p.ifindex)
+	}
+	if err != nil {
 		return err
 	}
 	return bindPacket(p.fd, unix.ETH_P_ALL, p.ifindex)
