@@ -52,15 +52,18 @@ func (w *Worker) fragment(p *packet) Verdict {
 		if n < len(payload) {
 			flags = flagMF
 		}
-		w.sendFragment(p, q, header, payload[:n], flags|uint16(offset/8))
+		if !w.sendFragment(p, q, header, payload[:n], flags|uint16(offset/8)) {
+			return DropUnresolved
+		}
 		payload, offset = payload[n:], offset+n
 		header = w.laterHeader(first)
 	}
 	return Fragmented
 }
 
-// sendFragment queues one piece.
-func (w *Worker) sendFragment(p *packet, q *egressQueue, header, payload []byte, field uint16) {
+// sendFragment queues one piece. It reports false if the tunnel that it is to go
+// into leads nowhere now.
+func (w *Worker) sendFragment(p *packet, q *egressQueue, header, payload []byte, field uint16) bool {
 	if len(w.fragments) == cap(w.fragments) {
 		w.transmit() // and with that the pieces before are gone
 		w.fragments = w.fragments[:0]
@@ -82,11 +85,12 @@ func (w *Worker) sendFragment(p *packet, q *egressQueue, header, payload []byte,
 	binary.BigEndian.PutUint16(b[10:], ^gso.Fold(gso.Sum(b[:len(header)], 0)))
 	*f = port.Frame{Buf: f.Buf, End: l3 + total}
 	if !p.out.put(f, l3, p.etherType) {
-		return
+		return false
 	}
 	q.control = append(q.control, f)
 	p.out.Out.Counters.TxFrames.Add(1)
 	p.out.Out.Counters.TxBytes.Add(uint64(total))
+	return true
 }
 
 // laterHeader is the header of the pieces behind the first: with those options

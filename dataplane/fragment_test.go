@@ -89,3 +89,21 @@ func TestFragmentOfAFragment(t *testing.T) {
 		}
 	}
 }
+
+// TestFragmentIntoNowhere: pieces that a tunnel cannot take are counted as lost.
+func TestFragmentIntoNowhere(t *testing.T) {
+	r := newTunnelRouter(t, underlays[0][0], underlays[0][1])
+	in := func() []byte {
+		l := udp4("10.1.0.1", "10.50.0.1", 64, 3000)
+		l[0].(*layers.IPv4).Flags = 0
+		return frame(t, mseeMAC, tags(100), q, l...)
+	}
+	if v := r.receive(in()); v != Fragmented || len(r.core.tx) != 3 {
+		t.Fatalf("%v, %d pieces", v, len(r.core.tx))
+	}
+	r.core.tx = nil
+	r.via.Resolve(nil)
+	if v := r.receive(in()); v != DropUnresolved || len(r.core.tx) != 0 {
+		t.Errorf("without the way to the tunnel's end: %v, %d pieces", v, len(r.core.tx))
+	}
+}

@@ -267,19 +267,23 @@ func check(ps []packet) {
 		if p.verdict != proceed {
 			continue
 		}
-		if p.VNet.Flags&port.VNetNeedsCsum != 0 && !openChecksumOK(p) ||
+		if p.VNet.Flags&port.VNetNeedsCsum != 0 && !takeOpenChecksum(p) ||
 			p.VNet.GSOType != port.GSONone && gso.TooFine(p.End-p.l3-p.headerLen, p.VNet.GSOSize) {
 			p.verdict = DropMalformed
 		}
 	}
 }
 
-// openChecksumOK says whether a checksum that was left to us, or to whoever gets
+// takeOpenChecksum says whether a checksum that was left to us, or to whoever gets
 // the frame next, is behind the IP header. Elsewhere it would be written over
-// addresses and tags that have been checked by then.
-func openChecksumOK(p *packet) bool {
+// addresses and tags that have been checked by then. SCTP's is completed here: a
+// virtio-net header cannot say that it is a CRC, and the next would take it for a sum.
+func takeOpenChecksum(p *packet) bool {
 	from := p.Start + int(p.VNet.CsumStart)
-	return from >= p.l3+p.headerLen && from+int(p.VNet.CsumOffset)+2 <= p.End
+	if from < p.l3+p.headerLen || from+int(p.VNet.CsumOffset)+2 > p.End {
+		return false
+	}
+	return p.VNet.CsumOffset != gso.SCTPSum || completeChecksum(p)
 }
 
 func check4(p *packet) Verdict {

@@ -117,21 +117,9 @@ func handOver(p *packet, t *Punt, macs [12]byte, v Verdict) Verdict {
 }
 
 // completeChecksum computes the transport checksum that the sender's kernel
-// left to its device (VIRTIO_NET_HDR_F_NEEDS_CSUM): the field holds the
-// pseudo-header's sum already.
+// left to its device (VIRTIO_NET_HDR_F_NEEDS_CSUM), behind the Ethernet header.
 func completeChecksum(p *packet) bool {
-	from := p.Start + int(p.VNet.CsumStart)
-	at := from + int(p.VNet.CsumOffset)
-	if from < p.l3 || at+2 > p.End {
-		return false
-	}
-	c := ^gso.Fold(gso.Sum(p.Buf[from:p.End], 0))
-	if c == 0 {
-		c = 0xffff // UDP: zero means none (RFC 768); the same number elsewhere
-	}
-	binary.BigEndian.PutUint16(p.Buf[at:], c)
-	p.VNet.Flags &^= port.VNetNeedsCsum
-	return true
+	return p.Start+int(p.VNet.CsumStart) >= p.l3 && gso.CompleteChecksum(p.Bytes(), &p.VNet)
 }
 
 // startChecksum prepares a superframe whose checksum a NIC has verified and

@@ -3,7 +3,11 @@ package dataplane
 import (
 	"bytes"
 	"encoding/binary"
+	"net"
 	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
 
 	"msee/dataplane/gso"
 	"msee/dataplane/port"
@@ -98,6 +102,27 @@ func tcpFrame(t *testing.T, payload int) []byte {
 		b = append(b, byte(i*7+i>>8))
 	}
 	return b
+}
+
+// TestOpenChecksumOfSCTP: it is a CRC32c, which leaves complete.
+func TestOpenChecksumOfSCTP(t *testing.T) {
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolSCTP, SrcIP: net.ParseIP("10.1.0.1"), DstIP: net.ParseIP("10.100.1.1"), Flags: layers.IPv4DontFragment}
+	l := []gopacket.SerializableLayer{ip, &layers.SCTP{SrcPort: 1000, DstPort: 2000, VerificationTag: 7}, gopacket.Payload("with its chunks")}
+	in := frame(t, mseeMAC, tags(100), q, l...)
+	copy(in[18+20+8:], []byte{1, 2, 3, 4})
+	r := newRouter(t, vlan.TPIDQ)
+	open := func(f *port.Frame) {
+		f.VNet = port.VNetHdr{Flags: port.VNetNeedsCsum, CsumStart: 18 + 20, CsumOffset: 8}
+	}
+	if v := r.receive(in, open); v != Transmit {
+		t.Fatal(v)
+	}
+	if f, want := r.core.tx[0], rewritten(t, l, gwMAC, 200); !bytes.Equal(f.Bytes(), want) || f.VNet.Flags != 0 {
+		t.Errorf("sent\n% x, header %+v, want\n% x", f.Bytes(), f.VNet, want)
+	}
+	if v := r.receive(in, open, func(f *port.Frame) { f.VNet.CsumStart = uint16(len(in) - 8 - 2) }); v != DropMalformed {
+		t.Errorf("with room for two octets: %v", v)
+	}
 }
 
 // TestOpenChecksumStaysBehindIPHeader: whoever sends with a virtio-net header says

@@ -15,6 +15,7 @@ package gso
 
 import (
 	"encoding/binary"
+	"hash/crc32"
 
 	"msee/dataplane/port"
 )
@@ -122,12 +123,28 @@ func (h *headers) pseudo(frame []byte, length int) uint64 {
 	return Sum(frame[h.l3+12:h.l3+20], acc)
 }
 
+// SCTPSum is where the checksum, a CRC32c, stands in an SCTP header (RFC 9260
+// §3.1). No other protocol that leaves its checksum to devices has it there.
+const SCTPSum = 8
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // CompleteChecksum computes the transport checksum that the sender left to a
-// device (VNetNeedsCsum); the field holds the pseudo-header's sum already. It
-// reports false, and leaves the frame alone, if h points outside of it.
+// device (VNetNeedsCsum); the field holds the pseudo-header's sum already, or is
+// SCTP's, which covers no pseudo-header. It reports false, and leaves the frame
+// alone, if h points outside of it.
 func CompleteChecksum(frame []byte, h *port.VNetHdr) bool {
 	from := int(h.CsumStart)
 	at := from + int(h.CsumOffset)
+	if h.CsumOffset == SCTPSum {
+		if at+4 > len(frame) {
+			return false
+		}
+		clear(frame[at : at+4])
+		binary.LittleEndian.PutUint32(frame[at:], crc32.Checksum(frame[from:], castagnoli)) // RFC 9260 appendix A
+		h.Flags &^= port.VNetNeedsCsum
+		return true
+	}
 	if at+2 > len(frame) {
 		return false
 	}
