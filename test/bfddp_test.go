@@ -56,7 +56,7 @@ func startBesideFRR(t *testing.T, namespace, config string) *besideFRR {
 		case "zebra":
 			// Directories of its own, where the host's FRR would have its.
 			f.zebra = exec.Command("unshare", append([]string{"-m", "sh", "-c",
-				`mount -t tmpfs tmpfs "$0" && chown frr:frr "$0" && exec "$@"`, frr.RunDir}, d.Argv...)...)
+				`mkdir -p "$0" && mount -t tmpfs tmpfs "$0" && chown frr:frr "$0" && exec "$@"`, frr.RunDir}, d.Argv...)...)
 			f.start(f.zebra)
 			eventually(t, 10*time.Second, "zebra", func() error {
 				return f.in("test", "-S", frr.RunDir+"/zserv.api").Run()
