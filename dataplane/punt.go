@@ -95,6 +95,9 @@ func (w *Worker) puntGlean(p *packet, out *Subinterface) Verdict {
 	if out.Punt == nil {
 		return DropPuntFailed
 	}
+	if !p.generated && ttl(p.ip(), p.v6) <= 1 {
+		return DropTTL // or the kernel would say so, with another address of its own
+	}
 	if p.generated || !p.in.limits.glean.take(w.now) {
 		return DropPuntPoliced
 	}

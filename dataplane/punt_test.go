@@ -181,6 +181,10 @@ func TestGleanGoesToTheEgressTAP(t *testing.T) {
 	if port.MAC(got[:6]) != coreMAC || !bytes.Equal(got[14:], in[18:]) {
 		t.Errorf("the kernel got % x", got)
 	}
+	last := frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.255.20", 1, 100)...)
+	if v := r.receive(last); v != DropTTL {
+		t.Errorf("the last hop of a packet: %v", v)
+	}
 }
 
 func TestInjectPushesTags(t *testing.T) {
