@@ -24,7 +24,7 @@ const (
 	// guardGrace is how late a thread may be before it is lent precedence.
 	guardGrace = 3 * time.Millisecond
 	// guardLook is how often a guard looks at least: a deadline may come nearer.
-	guardLook = 20 * time.Millisecond
+	guardLook = 50 * time.Millisecond
 )
 
 // noteDue tells the guard when the thread has BFD to do next; the first time it has
