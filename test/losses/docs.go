@@ -44,35 +44,3 @@ func table(results []Result) string {
 }
 
 func arrow(direction string) string { return strings.Replace(direction, "-", " → ", 1) }
-
-// Measures of the picture, in its own units.
-const (
-	rowHeight  = 16
-	labelWidth = 300
-	barWidth   = 600
-	margin     = 24
-)
-
-// picture draws a bar per row, as long as the median time dark, with a mark at
-// the longest.
-func picture(results []Result) string {
-	longest := 1.0
-	for _, r := range results {
-		longest = max(longest, r.LostMS.Max)
-	}
-	height := 2*margin + rowHeight*len(results)
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="11">`+"\n", labelWidth+barWidth+90, height)
-	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="white"/><text x="%d" y="16" font-weight="bold">milliseconds dark: median (bar), longest (mark)</text>`+"\n", labelWidth)
-	colors := map[string]string{directions[0]: "#2b6cb0", directions[1]: "#c05621"}
-	for i, r := range results {
-		y := margin + rowHeight*i
-		x := func(ms float64) float64 { return labelWidth + ms/longest*barWidth }
-		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s, %s, BFD %s, %d routes</text>`, labelWidth-6, y+11, r.Fault, arrow(r.Direction), r.BFD, r.Routes)
-		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`, labelWidth, y+2, max(x(r.LostMS.Median)-labelWidth, 1), rowHeight-5, colors[r.Direction])
-		fmt.Fprintf(&b, `<rect x="%.1f" y="%d" width="2" height="%d" fill="black"/>`, x(r.LostMS.Max), y+1, rowHeight-3)
-		fmt.Fprintf(&b, `<text x="%.1f" y="%d">%.0f</text>`+"\n", x(r.LostMS.Max)+5, y+11, r.LostMS.Median)
-	}
-	b.WriteString("</svg>\n")
-	return b.String()
-}

@@ -56,6 +56,7 @@ type options struct {
 	binary, out, docs string
 	summary           string
 	topologies        string
+	keep              bool
 	n, rate, jobs     int
 	faults            []string
 	bfds              []bfdSetting
@@ -79,6 +80,7 @@ func parseOptions() (o options, err error) {
 	flag.IntVar(&o.jobs, "jobs", 1, "labs at a time")
 	flag.StringVar(&o.out, "out", "out/losses.json", "where the results go")
 	flag.StringVar(&o.docs, "docs", "", "directory of failover.md, which gets the figures, and of failover.svg; none if empty")
+	flag.BoolVar(&o.keep, "keep", false, "keep the rows that -out has already and this run does not measure")
 	flag.IntVar(&o.n, "n", 20, "runs of each fault")
 	flag.IntVar(&o.rate, "rate", 1000, "packets per second, each way")
 	summary := flag.String("summary", "", "only print what that file, losses.json of a run before, has")
@@ -121,6 +123,11 @@ func run() error {
 		return summarize(o.summary)
 	}
 	all := &collection{o: o}
+	if o.keep {
+		if all.results, err = readResults(o.out); err != nil {
+			return err
+		}
+	}
 	var running sync.WaitGroup
 	free := make(chan struct{}, o.jobs)
 	for _, bfd := range o.bfds {
@@ -152,11 +159,17 @@ type collection struct {
 func (c *collection) add(rows ...Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.results = append(c.results, rows...)
 	for _, r := range rows {
 		fmt.Println(r)
+		c.results = slices.DeleteFunc(c.results, r.sameCase)
 	}
+	c.results = append(c.results, rows...)
 	c.err = errors.Join(c.err, write(c.o, c.results))
+}
+
+// sameCase tells whether two results are of one measurement, made twice.
+func (r Result) sameCase(of Result) bool {
+	return r.Fault == of.Fault && r.Direction == of.Direction && r.BFD == of.BFD && r.Routes == of.Routes
 }
 
 func (c *collection) failed(err error) {
@@ -167,14 +180,10 @@ func (c *collection) failed(err error) {
 
 // summarize prints a table of a run before, if there was one.
 func summarize(file string) error {
-	data, err := os.ReadFile(file)
+	results, err := readResults(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		fmt.Println("what faults cost: not measured on this machine yet (sudo make losses; docs/failover.md has a run)")
 		return nil
-	}
-	var results []Result
-	if err == nil {
-		err = json.Unmarshal(data, &results)
 	}
 	if err != nil {
 		return err
@@ -186,6 +195,17 @@ func summarize(file string) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%.0f\t%.0f\t%.0f\n", r.Fault, r.Direction, r.BFD, r.Routes, r.N, r.LostMS.Median, r.LostMS.Max, r.LostPackets.Median)
 	}
 	return w.Flush()
+}
+
+func readResults(file string) (results []Result, err error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(data, &results); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return results, nil
 }
 
 func modified(file string) string {
@@ -254,7 +274,7 @@ func (r Result) String() string {
 func write(o options, results []Result) error {
 	slices.SortStableFunc(results, func(a, b Result) int {
 		return cmp.Or(cmp.Compare(faultOrder(a.Fault), faultOrder(b.Fault)), cmp.Compare(a.Direction, b.Direction),
-			-cmp.Compare(a.BFD, b.BFD), cmp.Compare(a.Routes, b.Routes)) // 300x3 first
+			cmp.Compare(a.BFD, b.BFD), cmp.Compare(a.Routes, b.Routes)) // 300x3 before 50x3: as text
 	})
 	data, err := json.MarshalIndent(results, "", "  ")
 	if err != nil {
