@@ -163,6 +163,7 @@ func (e *Edge) Stop() {
 		e.removeVRF(v)
 	}
 	for _, p := range e.ports {
+		p.dark = p.dark && !p.cfg.Disabled // such a link stays off until we start again
 		e.closePort(p)
 	}
 	e.closing.Wait()

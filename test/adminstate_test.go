@@ -67,9 +67,36 @@ func TestLinkAdminState(t *testing.T) {
 		return err
 	})
 
-	pid := l.pid("msee1")
-	command := l.kill("msee1", syscall.SIGKILL)
-	eventually(t, 10*time.Second, "msee1 has ended", func() error {
+	command := l.end("msee1", syscall.SIGKILL)
+	l.editConfig("msee1", func(cfg map[string]any) { delete(cfg["ports"].([]any)[0].(map[string]any), "adminState") })
+	l.start("msee1", command...)
+	carrier(true)
+	l.awaitSessions(60*time.Second, "msee1")
+	set("Disabled")
+	carrier(false)
+	command = l.end("msee1", syscall.SIGTERM)
+	time.Sleep(time.Second) // for a light that should not be
+	carrier(false)
+	l.start("msee1", command...)
+	eventually(t, 20*time.Second, "the MSEE is back, with the link down", func() error {
+		if s, err := l.session("msee1", "er1-private", "192.168.15.17"); err != nil || !strings.Contains(s.Reason, "adminState") {
+			return fmt.Errorf("the session is down for %q (%v)", s.Reason, err)
+		}
+		return nil
+	})
+	carrier(false)
+	set("Enabled")
+	carrier(true)
+	l.awaitSessions(60*time.Second, "msee1")
+	l.awaitBFD(bfd.Up, 20*time.Second, "192.168.15.17", "2001:db8:0:10::1")
+}
+
+// end ends a device with a signal, and returns its command line when it has ended.
+func (l *testLab) end(node string, sig syscall.Signal) []string {
+	l.t.Helper()
+	pid := l.pid(node)
+	command := l.kill(node, sig)
+	eventually(l.t, 10*time.Second, node+" has ended", func() error {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 		if err == nil && (!strings.Contains(string(stat), ") Z ") || len(threads) > 1) {
@@ -77,14 +104,5 @@ func TestLinkAdminState(t *testing.T) {
 		}
 		return nil
 	})
-	l.editConfig("msee1", func(cfg map[string]any) { delete(cfg["ports"].([]any)[0].(map[string]any), "adminState") })
-	l.start("msee1", command...)
-	carrier(true)
-	l.awaitSessions(60*time.Second, "msee1")
-	set("Disabled")
-	carrier(false)
-	set("Enabled")
-	carrier(true)
-	l.awaitSessions(60*time.Second, "msee1")
-	l.awaitBFD(bfd.Up, 20*time.Second, "192.168.15.17", "2001:db8:0:10::1")
+	return command
 }
