@@ -202,7 +202,7 @@ func BenchmarkPipelineSteps(b *testing.B) {
 		run  func([]packet)
 	}{
 		{"admit", w.admit}, {"demux", func(ps []packet) { w.demux(ps) }}, {"local", w.local}, {"check", check},
-		{"fastPath", func(ps []packet) { w.fastPath(ps) }}, {"lookup", w.lookup}, {"police", w.police}, {"rewrite", w.rewrite},
+		{"fastPath", func(ps []packet) { w.fastPath(ps) }}, {"lookup", w.lookup}, {"rewrite", func(ps []packet) { w.rewrite(ps) }}, {"police", w.police},
 		{"enqueue", func(ps []packet) { w.enqueue(ps) }}, {"settle", w.settle},
 	}
 	spent := make([]time.Duration, len(steps))

@@ -31,6 +31,7 @@ type Engine struct {
 	lostTaps   chan *Subinterface
 	bfdChanged chan struct{}
 	learned    chan Learned
+	gleans     budget // what may begin neighbors in the kernel's table
 }
 
 // lostTapsQueue bounds how many lost TAPs wait to be noticed.
@@ -45,6 +46,7 @@ func NewEngine(log *slog.Logger) *Engine {
 	e := &Engine{log: log, epoch: time.Now(), workers: map[int]*Worker{},
 		unresolved: make(chan *Adjacency, unresolvedQueue), lostTaps: make(chan *Subinterface, lostTapsQueue),
 		bfdChanged: make(chan struct{}, 1), learned: make(chan Learned, learnedQueue)}
+	e.gleans.init(gleanPerDevice)
 	e.snap.Store(&Snapshot{})
 	return e
 }

@@ -22,17 +22,21 @@ const (
 
 // flowHash spreads flows over the members of a next-hop group: addresses,
 // protocol and, in TCP and UDP, ports. Fragments have no ports to offer, and
-// must all go one way: none of a fragmented packet's pieces uses them.
+// must all go one way: none of a fragmented packet's pieces uses them. Where there are
+// none, IPv6's flow label tells flows apart (RFC 6437 §3); where there are, it does not
+// count, as hosts change it within a connection that makes no progress.
 func flowHash(p []byte, v6 bool) uint32 {
 	var h uint64
 	var proto byte
 	var l4 int
+	var label uint64
 	if v6 {
+		label = uint64(binary.BigEndian.Uint32(p)&0xfffff) << 8
 		h = mix(binary.LittleEndian.Uint64(p[8:])^binary.LittleEndian.Uint64(p[16:])*3,
 			binary.LittleEndian.Uint64(p[24:])^binary.LittleEndian.Uint64(p[32:])*3)
 		var whole bool
 		if proto, l4, whole = upperLayer6(p); !whole {
-			return finish(h, protoFragment)
+			return finish(h, label|protoFragment)
 		}
 	} else {
 		h = binary.LittleEndian.Uint64(p[12:])
@@ -44,7 +48,7 @@ func flowHash(p []byte, v6 bool) uint32 {
 	if (proto == protoTCP || proto == protoUDP) && len(p) >= l4+4 {
 		return finish(h, uint64(binary.LittleEndian.Uint32(p[l4:]))<<8|uint64(proto))
 	}
-	return finish(h, uint64(proto))
+	return finish(h, label|uint64(proto))
 }
 
 // maxExtensions is how many extension headers are walked at most. What is behind

@@ -15,8 +15,24 @@ const (
 	fragmentOffset = 0x1fff // in units of 8 octets
 )
 
-// fragmentPool is how many pieces wait for one transmission at most.
-const fragmentPool = 64
+// piecePool is how many pieces and copies wait for one transmission at most.
+const piecePool = 64
+
+// piece returns a frame of injectBufLen octets to be filled and put in line. It
+// may have to send what is in line already.
+func (w *Worker) piece() *port.Frame {
+	if len(w.pieces) == cap(w.pieces) {
+		w.transmit() // and with that the pieces before are gone
+		w.pieces = w.pieces[:0]
+	}
+	i := len(w.pieces)
+	w.pieces = w.pieces[:i+1]
+	f := &w.pieces[i]
+	if f.Buf == nil {
+		f.Buf = make([]byte, injectBufLen)
+	}
+	return f
+}
 
 // mayFragment says whether a router may cut the packet: IPv4 without DF. IPv6
 // is cut by its sender alone (RFC 8200 §4.5), and superframes are of TCP,
@@ -25,9 +41,19 @@ func mayFragment(p *packet) bool {
 	return !p.v6 && p.VNet.GSOType == port.GSONone && binary.BigEndian.Uint16(p.Buf[p.l3+6:])&flagDF == 0
 }
 
-// fragment sends an IPv4 packet in pieces that fit the egress MTU (RFC 791
-// §3.2). The TTL has been checked.
-func (w *Worker) fragment(p *packet) Verdict {
+// fragment sends the packets that are too long for their way out in pieces.
+func (w *Worker) fragment(ps []packet) {
+	for i := range ps {
+		p := &ps[i]
+		if p.verdict == proceed && p.VNet.GSOType == port.GSONone && p.End-p.l3 > p.out.Out.MTU {
+			p.verdict = w.fragmentOne(p)
+		}
+	}
+}
+
+// fragmentOne sends an IPv4 packet in pieces that fit the egress MTU (RFC 791
+// §3.2).
+func (w *Worker) fragmentOne(p *packet) Verdict {
 	if p.VNet.Flags&port.VNetNeedsCsum != 0 && !completeChecksum(p) {
 		return DropMalformed // the pieces have no checksum of their own to leave to a device
 	}
@@ -36,9 +62,6 @@ func (w *Worker) fragment(p *packet) Verdict {
 		return DropEgressDown
 	}
 	first := p.ip()[:p.headerLen]
-	if !p.generated {
-		decrementTTL(first)
-	}
 	header := first
 	payload := p.ip()[p.headerLen:]
 	field := binary.BigEndian.Uint16(first[6:])
@@ -64,16 +87,7 @@ func (w *Worker) fragment(p *packet) Verdict {
 // sendFragment queues one piece. It reports false if the tunnel that it is to go
 // into leads nowhere now.
 func (w *Worker) sendFragment(p *packet, q *egressQueue, header, payload []byte, field uint16) bool {
-	if len(w.fragments) == cap(w.fragments) {
-		w.transmit() // and with that the pieces before are gone
-		w.fragments = w.fragments[:0]
-	}
-	i := len(w.fragments)
-	w.fragments = w.fragments[:i+1]
-	f := &w.fragments[i]
-	if f.Buf == nil {
-		f.Buf = make([]byte, injectBufLen)
-	}
+	f := w.piece()
 	l3 := port.Headroom + vlan.EthLen
 	b := f.Buf[l3:]
 	copy(b, header)

@@ -17,10 +17,12 @@ import (
 // with the address of the subinterface the packet came in by, which is what
 // makes a peering address show in traceroute.
 
-// Rate of ICMP errors per subinterface: an error storm must not become ours.
+// Rate of ICMP errors: an error storm must not become ours. Of a subinterface, of
+// one that counts as quiet, and of all of a thread (see budget).
 const (
-	icmpPerSecond = 500
-	icmpBurst     = 100
+	icmpPerSecond      = 500
+	icmpQuietPerSecond = 20
+	icmpPerThread      = 4000
 )
 
 // Rate of ICMP errors to one source: one who scans must not use up what the
@@ -77,8 +79,16 @@ func (w *Worker) answer(p *packet) {
 	case DropTooBig:
 		w.sendError(p,
 			layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeFragmentationNeeded),
-			layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0), p.out.Out.MTU)
+			layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0), p.mtu())
 	}
+}
+
+// mtu is what the packet must fit: that of where it is to leave by.
+func (p *packet) mtu() int {
+	if p.out == nil { // its neighbor is not known yet
+		return p.route.Out.MTU
+	}
+	return p.out.Out.MTU
 }
 
 // sendError answers p with an ICMP error, if p may be answered at all.
@@ -88,7 +98,7 @@ func (w *Worker) sendError(p *packet, code4 layers.ICMPv4TypeCode, code6 layers.
 		from = p.in.Addr6
 	}
 	if !from.IsValid() || !answerable(p) || len(w.replies) == cap(w.replies) ||
-		!p.in.limits.icmpSources.take(p, w.now) || !p.in.limits.icmp.take(w.now) {
+		!p.in.limits.icmpSources.take(p, w.now) || !w.thread.errors.take(&p.in.limits.icmp, w.now) {
 		return
 	}
 	var b []byte

@@ -11,7 +11,8 @@ import (
 // (gc_thresh3, 1024 as a rule): one customer that invents senders would push out
 // the others' neighbors. So ARP and neighbor discovery reach the kernel only
 // from addresses of the subinterface's own subnets, and from few link-local
-// ones.
+// ones; and what makes the kernel look for a neighbor, or is from a new link-local
+// one, is counted for the whole device (gleanPerDevice).
 
 // maxLinkLocals is how many link-local senders a subinterface has at a time.
 const maxLinkLocals = 64
@@ -25,8 +26,9 @@ type neighborhood [maxLinkLocals]struct {
 	seen time.Duration
 }
 
-// admit reports whether the sender is known or has found a place at now.
-func (n *neighborhood) admit(addr [16]byte, now time.Duration) bool {
+// admit reports whether the sender is known or has found a place at now, which
+// mayAdd is asked for.
+func (n *neighborhood) admit(addr [16]byte, now time.Duration, mayAdd func() bool) bool {
 	free := -1
 	for i := range n {
 		switch e := &n[i]; {
@@ -37,7 +39,7 @@ func (n *neighborhood) admit(addr [16]byte, now time.Duration) bool {
 			free = i
 		}
 	}
-	if free < 0 {
+	if free < 0 || !mayAdd() {
 		return false
 	}
 	n[free].addr, n[free].seen = addr, now
@@ -58,7 +60,13 @@ func (s *Subinterface) fromNeighborARP(b []byte) bool {
 // yet (::, duplicate address detection, RFC 4862 §5.4.2).
 func (w *Worker) fromNeighbor6(p *packet, src [16]byte) bool {
 	if linkLocal(src[:]) {
-		return p.in.limits.linkLocals.admit(src, w.now)
+		return p.in.limits.linkLocals.admit(src, w.now, func() bool { return w.mayBegin(p.in) })
 	}
 	return src == [16]byte{} || p.in.Subnet6.Contains(netip.AddrFrom16(src))
+}
+
+// mayBegin reports whether what came in by the subinterface may begin one more
+// entry in the kernel's table.
+func (w *Worker) mayBegin(in *Subinterface) bool {
+	return w.engine.gleans.take(&in.limits.glean, w.now)
 }

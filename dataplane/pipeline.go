@@ -24,15 +24,16 @@ import (
 //	source    what the customer may send from
 //	fastPath  exact match → adjacency, where FastPath is on
 //	lookup    else the longest prefix match → next-hop group → adjacency; ours → the kernel
-//	police    the circuit's bandwidth; bytes metered
 //	rewrite   TTL, MTU, MACs and tags
+//	police    the circuit's bandwidth; bytes metered, of what has got this far
+//	fragment  what is too long for its way out and may be cut
 //	enqueue   in line for the egress port
 //	settle    verdicts counted; what the sender should hear of is answered by ICMP
 //	transmit  once for all that was received, one call per egress port; sealed
 //	          on the way if that port is protected
 //
 // ICMP errors are made in icmp.go, what the kernel should see is handed over in
-// punt.go, what has to be cut is cut in fragment.go.
+// punt.go.
 
 // EtherTypes of payloads.
 const (
@@ -106,8 +107,11 @@ func (w *Worker) forward(frames []port.Frame) (octets int) {
 	if !w.port.endpoints || w.fastPath(ps) {
 		w.lookup(ps)
 	}
+	long := w.rewrite(ps)
 	w.police(ps)
-	w.rewrite(ps)
+	if long {
+		w.fragment(ps)
+	}
 	if w.enqueue(ps) < len(ps) {
 		w.settle(ps)
 	}
@@ -449,8 +453,9 @@ func (w *Worker) unresolved(group *NextHopGroup) Verdict {
 }
 
 // rewrite turns the frame into the one that leaves: TTL, MTU, MACs and tags,
-// and a virtio-net header that fits the new Ethernet header.
-func (w *Worker) rewrite(ps []packet) {
+// and a virtio-net header that fits the new Ethernet header. It reports whether
+// there is something for fragment.
+func (w *Worker) rewrite(ps []packet) (long bool) {
 	for i := range ps {
 		p := &ps[i]
 		if p.verdict != proceed {
@@ -468,7 +473,7 @@ func (w *Worker) rewrite(ps []packet) {
 		case len(b) <= mtu:
 			p.VNet.HdrLen = 0 // a hint that could exceed the frame now
 		case mayFragment(p):
-			p.verdict = w.fragment(p)
+			long = true
 		default:
 			p.verdict = DropTooBig
 		}
@@ -494,6 +499,7 @@ func (w *Worker) rewrite(ps []packet) {
 		p.VNet.CsumStart = uint16(int(p.VNet.CsumStart) + p.Start - start)
 		p.Start = start
 	}
+	return long
 }
 
 // ttl is the TTL or hop limit.

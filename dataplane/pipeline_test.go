@@ -664,7 +664,7 @@ func TestICMPRateLimit(t *testing.T) {
 	}
 	many := func(i int) string { return netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}).String() }
 	if n := count(1000, many); n >= 900 {
-		t.Errorf("%d errors for 1000 packets of many sources, burst %d", n, icmpBurst)
+		t.Errorf("%d errors for 1000 packets of many sources, rate %d/s", n, icmpPerSecond)
 	}
 }
 
@@ -713,6 +713,16 @@ func TestFlowHash6(t *testing.T) {
 	}
 	if flowHash(packet(true, 1), true) != flowHash(packet(true, 2), true) {
 		t.Error("two fragments of one packet go different ways")
+	}
+	labelled := func(p []byte, label byte) []byte {
+		p[3] = label
+		return p
+	}
+	if flowHash(labelled(packet(true, 1), 1), true) == flowHash(labelled(packet(true, 1), 2), true) {
+		t.Error("the flow label of fragments does not count")
+	}
+	if flowHash(labelled(packet(false, 1), 1), true) != flowHash(labelled(packet(false, 1), 2), true) {
+		t.Error("a changed flow label moves a flow that has ports")
 	}
 }
 

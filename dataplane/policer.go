@@ -130,7 +130,9 @@ type Meter struct{ Packets, Bytes atomic.Uint64 }
 
 // police holds customers to their circuits' bandwidth and meters what passes,
 // on the way in and on the way out. Packets to the kernel are settled by now, so
-// a customer that sends too much does not lose its own BGP session.
+// a customer that sends too much does not lose its own BGP session; and so are those
+// that went no further, for TTL or size, which take no tokens from those that do,
+// nor are billed.
 func (w *Worker) police(ps []packet) {
 	if w.port.ingress {
 		w.policeWay(ps, false)
@@ -212,12 +214,9 @@ func superframeOctets(p *packet) int32 {
 }
 
 // superframeShape returns the length of a superframe's IP and transport headers, and
-// how many segments it makes; 0 and 1 if it is malformed, which rewrite finds out.
+// how many segments it makes. rewrite has seen that it is one.
 func superframeShape(p *packet) (headers, segments int) {
-	headers, ok := superframeHeaders(p)
-	if !ok {
-		return 0, 1
-	}
+	headers, _ = superframeHeaders(p)
 	size := int(p.VNet.GSOSize)
 	return headers, max(1, (p.End-p.l3-headers+size-1)/size)
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/gopacket/layers"
+
 	"msee/dataplane/port"
 	"msee/vlan"
 )
@@ -153,4 +155,50 @@ func TestPoliceAndMeter(t *testing.T) {
 		t.Errorf("metered %d, dropped %d of %d octets", meterIn.Packets.Load(), limit.DroppedFrames.Load(), limit.DroppedBytes.Load())
 	}
 	r.checkSum(6)
+}
+
+// TestOnlyWhatGoesOnIsPoliced: what ends here takes no tokens, is not metered and does
+// not count as policed. What leaves in pieces is one packet.
+func TestOnlyWhatGoesOnIsPoliced(t *testing.T) {
+	r := newRouter(t, vlan.TPIDQ)
+	in, out := new(Meter), new(Meter)
+	limit := NewPolicer(50)
+	r.subs["cust.100"].Ingress = &Direction{limit, in}
+	r.subs["core.200"].Egress = &Direction{nil, out}
+	r.sumUp()
+	last := frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.1.1", 1, 1000)...)
+	long := frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.1.1", 64, 1473)...)
+	big, meta := superframe(t, false, 30000, 1461, port.VNetNeedsCsum)
+	for range int(limit.burst)/30000 + 1 { // of each more than there are tokens
+		for range 30 {
+			if v := r.receive(last); v != DropTTL {
+				t.Fatal(v)
+			}
+			if v := r.receive(long); v != DropTooBig {
+				t.Fatal(v)
+			}
+		}
+		if v := r.receive(big, meta); v != DropTooBig {
+			t.Fatal(v)
+		}
+	}
+	if n, m, used := in.Packets.Load(), out.Packets.Load(), limit.used.Load(); n != 0 || m != 0 || limit.DroppedFrames.Load() != 0 {
+		t.Errorf("of what ended here %d packets are metered in, %d out, and %d octets used", n, m, used)
+	}
+	l := udp4("10.1.0.1", "10.100.1.1", 64, 3000)
+	l[0].(*layers.IPv4).Flags = 0
+	cut := frame(t, mseeMAC, tags(100), q, l...)
+	if v := r.receive(cut); v != Fragmented {
+		t.Fatal(v)
+	}
+	for name, m := range map[string]*Meter{"in": in, "out": out} {
+		if m.Packets.Load() != 1 || m.Bytes.Load() != 3028 {
+			t.Errorf("%s: metered %d packets, %d octets, want 1, 3028", name, m.Packets.Load(), m.Bytes.Load())
+		}
+	}
+	limit.used.Store(1 << 62)
+	r.core.tx = nil
+	if v := r.receive(cut); v != DropPoliced || len(r.core.tx) != 0 {
+		t.Errorf("without tokens: %v, %d pieces left", v, len(r.core.tx))
+	}
 }

@@ -57,9 +57,11 @@ type sealer struct {
 	used   int
 	frames []port.Frame // in slab
 	out    []*port.Frame
+	at     int // which of the frames to be sent is at hand
 
-	sent sealed
-	err  error
+	sent   sealed
+	losses losses
+	err    error
 }
 
 // sealed says what became of frames.
@@ -93,7 +95,9 @@ func (s *sealer) send(frames []*port.Frame) (sealed, error) {
 	s.secy.LockTransmit()
 	defer s.secy.UnlockTransmit()
 	s.sent, s.err = sealed{}, nil
-	for _, f := range frames {
+	s.losses.begin()
+	for i, f := range frames {
+		s.at = i
 		switch {
 		case isEAPOL(f):
 			s.queue(f)
@@ -105,9 +109,7 @@ func (s *sealer) send(frames []*port.Frame) (sealed, error) {
 		}
 	}
 	s.flush()
-	// Which ones a full queue has dropped is not told: at most as many of the
-	// frames as segments are missing.
-	s.sent.full = min(s.sent.full, s.sent.sent)
+	s.sent.full = min(s.losses.frames, s.sent.sent) // one whose key ended amid it may be counted already
 	s.sent.sent -= s.sent.full
 	return s.sent, s.err
 }
@@ -124,13 +126,14 @@ func (s *sealer) queue(f *port.Frame) {
 	}
 	f.VNet = port.VNetHdr{}
 	s.out = append(s.out, f)
+	s.losses.of = append(s.losses.of, s.at)
 }
 
 // flush sends what is queued and makes the slab free.
 func (s *sealer) flush() {
 	if len(s.out) > 0 {
 		n, err := s.sender.Send(s.out)
-		s.sent.full += len(s.out) - n
+		s.losses.note(n)
 		if s.err == nil {
 			s.err = err
 		}

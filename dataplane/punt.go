@@ -20,30 +20,41 @@ import (
 // writes the descriptor; who opened it closes it, after Engine.Sync has
 // returned for a snapshot without it.
 type Punt struct {
-	FD      int // of the TAP, non-blocking, without virtio-net header
-	buckets [verdictCount]tokenBucket
+	FD     int // of the TAP, non-blocking, without virtio-net header
+	shares [verdictCount]share
 }
 
-// Rates to the kernel per subinterface, frames per second, with a burst of
-// half a second. BGP takes the most: a full table is some 50,000 frames.
+// Rates to the kernel, frames per second, with a burst of half a second: of a
+// subinterface at most, of one that counts as quiet, and of all of a thread
+// together (see budget). BGP takes the most: a full table is some 50,000 frames.
 const (
-	puntARPPerSecond       = 200
-	puntLinkLocalPerSecond = 200
-	puntLocalPerSecond     = 20000
-	puntEAPOLPerSecond     = 100 // per port; a KaY says hello every two seconds
+	puntARPPerSecond        = 200
+	puntLinkLocalPerSecond  = 200
+	puntLocalPerSecond      = 20000
+	puntQuietPerSecond      = 20 // of ARP and link scope
+	puntLocalQuietPerSecond = 500
+	puntNeighborsPerThread  = 4000 // ARP and link scope
+	puntLocalPerThread      = 40000
+	puntEAPOLPerSecond      = 100 // per port; a KaY says hello every two seconds
 )
 
-// gleanPerSecond is how many packets to neighbors not known yet are handed to
-// the kernel from one subinterface: each may begin an entry in its neighbor
-// table, and who scans a subnet must not fill that.
-const gleanPerSecond = 100
+// Each packet to a neighbor not known yet may begin an entry in the kernel's
+// neighbor table, which all namespaces of the host share, and so may each new
+// link-local sender. It holds gc_thresh3 entries, 1024 as a rule, and none that is
+// younger than five seconds is pushed out: so this is what all of the device may
+// begin in a second.
+const (
+	gleanPerDevice      = 100
+	gleanPerSecond      = 50 // of one subinterface: who scans a subnet
+	gleanQuietPerSecond = 5
+)
 
 // NewPunt returns the kernel's side behind a TAP's descriptor.
 func NewPunt(fd int) *Punt {
 	t := &Punt{FD: fd}
-	t.buckets[PuntARP] = newTokenBucket(puntARPPerSecond, puntARPPerSecond/2)
-	t.buckets[PuntLinkLocal] = newTokenBucket(puntLinkLocalPerSecond, puntLinkLocalPerSecond/2)
-	t.buckets[PuntLocal] = newTokenBucket(puntLocalPerSecond, puntLocalPerSecond/2)
+	t.shares[PuntARP] = newShare(puntARPPerSecond, puntQuietPerSecond)
+	t.shares[PuntLinkLocal] = newShare(puntLinkLocalPerSecond, puntQuietPerSecond)
+	t.shares[PuntLocal] = newShare(puntLocalPerSecond, puntLocalQuietPerSecond)
 	return t
 }
 
@@ -54,13 +65,13 @@ func (w *Worker) punt(p *packet, v Verdict) Verdict {
 	if t == nil {
 		return DropPuntFailed
 	}
-	if !t.buckets[v].take(w.now) {
+	if !w.thread.punts[v].take(&t.shares[v], w.now) {
 		return DropPuntPoliced
 	}
 	if p.in.Tunnel != nil && !p.generated {
 		w.learn(p)
 	}
-	return handOver(p, t, [12]byte(p.Buf[p.Start:]), v)
+	return w.handOver(p, t, [12]byte(p.Buf[p.Start:]), v)
 }
 
 // paeGroups are the group addresses 802.1X frames come to, by their last octet:
@@ -98,23 +109,57 @@ func (w *Worker) puntGlean(p *packet, out *Subinterface) Verdict {
 	if !p.generated && ttl(p.ip(), p.v6) <= 1 {
 		return DropTTL // or the kernel would say so, with another address of its own
 	}
-	if p.generated || !p.in.limits.glean.take(w.now) {
+	if p.VNet.GSOType != port.GSONone {
+		if headers, ok := superframeHeaders(p); !ok {
+			return DropMalformed
+		} else if headers+int(p.VNet.GSOSize) > out.MTU {
+			return DropTooBig
+		}
+	}
+	if p.generated || !w.mayBegin(p.in) {
 		return DropPuntPoliced
 	}
 	mac := w.snap.Ports[out.Port].Port.MAC()
-	return handOver(p, out.Punt, [12]byte(append(mac[:], mac[:]...)), PuntGlean)
+	return w.handOver(p, out.Punt, [12]byte(append(mac[:], mac[:]...)), PuntGlean)
 }
 
 // handOver writes the frame to a TAP, untagged, with these addresses.
-func handOver(p *packet, t *Punt, macs [12]byte, v Verdict) Verdict {
-	if p.VNet.Flags&port.VNetNeedsCsum != 0 && !completeChecksum(p) {
+func (w *Worker) handOver(p *packet, t *Punt, macs [12]byte, v Verdict) Verdict {
+	start := p.l3 - vlan.EthLen
+	cut := v == PuntGlean && p.VNet.GSOType != port.GSONone
+	if !cut && p.VNet.Flags&port.VNetNeedsCsum != 0 && !completeChecksum(p) {
 		return DropMalformed
 	}
-	start := p.l3 - vlan.EthLen
 	copy(p.Buf[start:], macs[:])
 	binary.BigEndian.PutUint16(p.Buf[start+12:], p.etherType)
+	if cut {
+		return w.handOverCut(p, t, start, v)
+	}
 	if _, err := unix.Write(t.FD, p.Buf[start:p.End]); err != nil {
 		return DropPuntFailed
+	}
+	return v
+}
+
+// heldSegments is how many packets a kernel holds for a neighbor, or a few less
+// (unres_qlen): of more, each pushes out another.
+const heldSegments = 64
+
+// handOverCut hands the kernel, which is to send it on, what a superframe stands
+// for: it would take the whole for a packet that does not fit. The frame begins at
+// start in Buf.
+func (w *Worker) handOverCut(p *packet, t *Punt, start int, v Verdict) Verdict {
+	h := p.VNet
+	h.CsumStart = uint16(int(h.CsumStart) + p.Start - start)
+	plan, ok := gso.Cut(p.Buf[start:p.End], vlan.EthLen, h)
+	buf := w.injectBufs[0] // free while frames are received
+	if !ok || plan.Len > len(buf) {
+		return DropMalformed
+	}
+	for i := range min(plan.Segments, heldSegments) {
+		if _, err := unix.Write(t.FD, buf[:plan.Segment(i, buf)]); err != nil {
+			return DropPuntFailed
+		}
 	}
 	return v
 }
@@ -177,6 +222,7 @@ func (w *Worker) inject(s *Subinterface) {
 		w.enqueueControl(s.Port, f)
 	}
 	w.transmit()
+	w.pieces = w.pieces[:0]
 }
 
 // lostTap stops watching a TAP that somebody has deleted, which would wake us
@@ -208,7 +254,9 @@ func (w *Worker) sendOwn(p packet) bool {
 	ps[0].generated = true
 	check(ps)
 	w.lookup(ps)
-	w.rewrite(ps)
+	if w.rewrite(ps) {
+		w.fragment(ps)
+	}
 	if ps[0].verdict != proceed {
 		return false
 	}

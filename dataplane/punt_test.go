@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -130,19 +131,25 @@ func arpFrame(t *testing.T, dst port.MAC, sender string) []byte {
 func TestLinkLocalSendersAreFew(t *testing.T) {
 	var n neighborhood
 	addr := func(i int) [16]byte { return [16]byte{0xfe, 0x80, 15: byte(i + 1)} }
+	admit := func(i int, now time.Duration) bool { return n.admit(addr(i), now, func() bool { return true }) }
 	for i := range maxLinkLocals {
-		if !n.admit(addr(i), 0) {
+		if !admit(i, 0) {
 			t.Fatalf("sender %d of %d is refused", i+1, maxLinkLocals)
 		}
 	}
-	if n.admit(addr(100), linkLocalFor) {
+	if admit(100, linkLocalFor) {
 		t.Error("one more is admitted")
 	}
-	if !n.admit(addr(0), linkLocalFor) {
+	if !admit(0, linkLocalFor) {
 		t.Error("a known sender is refused")
 	}
-	if !n.admit(addr(100), linkLocalFor+1) || !n.admit(addr(0), linkLocalFor+1) {
+	if !admit(100, linkLocalFor+1) || !admit(0, linkLocalFor+1) {
 		t.Error("a silent sender keeps its place, or one that speaks has lost it")
+	}
+	for range 2 {
+		if n.admit(addr(101), linkLocalFor+1, func() bool { return false }) {
+			t.Error("one is admitted that may not be")
+		}
 	}
 }
 
@@ -184,6 +191,67 @@ func TestGleanGoesToTheEgressTAP(t *testing.T) {
 	last := frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.255.20", 1, 100)...)
 	if v := r.receive(last); v != DropTTL {
 		t.Errorf("the last hop of a packet: %v", v)
+	}
+}
+
+// TestGleanOfSuperframes: the kernel gets the packets that a superframe stands for,
+// as it would not send the whole on; at most as many as it holds.
+func TestGleanOfSuperframes(t *testing.T) {
+	for _, tt := range []struct {
+		v6           bool
+		payload, mss int
+		want         Verdict
+		segments     int
+	}{
+		{false, 20000, 1460, PuntGlean, 14}, {true, 20000, 1440, PuntGlean, 14}, {false, 20000, 100, PuntGlean, heldSegments},
+		{false, 20000, 1461, DropTooBig, 0}, {true, 20000, 1441, DropTooBig, 0}, {false, 20000, 0, DropMalformed, 0},
+	} {
+		r := newRouter(t, vlan.TPIDQ)
+		kernel := r.withKernel(r.subs["core.200"])
+		b, meta := superframe(t, tt.v6, tt.payload, tt.mss, port.VNetNeedsCsum)
+		snap := *r.engine.Snapshot()
+		snap.VRFs = append([]VRF{}, snap.VRFs...)
+		glean := &NextHopGroup{Kind: Glean, Out: r.subs["core.200"]}
+		snap.VRFs[0].FIB = snap.VRFs[0].FIB.With([]fib.Change[*NextHopGroup]{
+			{Prefix: netip.MustParsePrefix("10.100.1.0/24"), Value: glean}, {Prefix: netip.MustParsePrefix("fd00:100::/64"), Value: glean}})
+		r.engine.snap.Store(&snap)
+		l4 := 34
+		if tt.v6 {
+			l4 = 54
+		}
+		for i := range b[l4+20:] {
+			b[l4+20+i] = byte(i * i >> 3)
+		}
+		gso.LeaveChecksum(b, 14, new(port.VNetHdr))
+		whole := bytes.Clone(b)
+		if v := r.receive(b, meta); v != tt.want {
+			t.Errorf("%+v: %v", tt, v)
+			continue
+		}
+		if errors := len(r.customer.tx); errors != 0 != (tt.want == DropTooBig) {
+			t.Errorf("%+v: %d ICMP errors", tt, errors)
+		}
+		var data []byte
+		for range tt.segments {
+			got := read(t, kernel)
+			if port.MAC(got[:6]) != coreMAC || len(got) > 14+1500 {
+				t.Errorf("%+v: the kernel got %d octets to %x", tt, len(got), got[:6])
+			}
+			addrs := got[l4-8 : l4]
+			if tt.v6 {
+				addrs = got[l4-32 : l4]
+			}
+			if gso.Fold(gso.Sum(got[l4:], gso.Sum(addrs, protoTCP+uint64(len(got)-l4)))) != 0xffff {
+				t.Errorf("%+v: a wrong checksum", tt)
+			}
+			data = append(data, got[l4+20:]...)
+		}
+		if n := min(tt.payload, tt.segments*tt.mss); !bytes.Equal(data, whole[l4+20:][:n]) {
+			t.Errorf("%+v: the kernel got %d octets of payload, want the first %d", tt, len(data), n)
+		}
+		if _, err := unix.Read(kernel, make([]byte, 2000)); err == nil {
+			t.Errorf("%+v: the kernel got more", tt)
+		}
 	}
 }
 

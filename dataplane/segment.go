@@ -11,44 +11,41 @@ import (
 	"msee/vlan"
 )
 
-// cutter stands before the sender of a port that does not take all superframes. It
-// cuts those of a port.Plain into the frames they stand for and completes
-// checksums, so that all else need not know that the device can do neither; and
-// those in tunnels before any other port. It is one worker's.
+// cutter stands before the sender of a port with tunnels, and cuts those superframes
+// in tunnels into the frames they stand for that the sender does not take whole. It
+// is one worker's.
 type cutter struct {
 	port.Sender
-	plain   bool          // the port is a port.Plain
-	tunnels port.Tunneler // takes some superframes in tunnels; nil: none
+	tunnels port.Tunneler // takes some; nil: none
 	slab    []byte        // segments that wait to be sent
 	used    int
 	frames  [port.BatchSize]port.Frame // of the slab
 	out     []*port.Frame
+	losses  losses
+	err     error
 }
 
-// plainSlab holds the segments of four superframes.
-const plainSlab = 4 * (port.MaxFrame + 64*plainFront)
+// cutterSlab holds the segments of four superframes.
+const cutterSlab = 4 * (port.MaxFrame + 64*cutterFront)
 
-// plainFront is what stays free in front of a segment, for the port.
-const plainFront = 64
+// cutterFront is what stays free in front of a segment, for the port.
+const cutterFront = 64
 
-func newCutter(s port.Sender, plain bool) *cutter {
-	return &cutter{Sender: s, plain: plain, slab: make([]byte, plainSlab), out: make([]*port.Frame, 0, port.BatchSize)}
+func newCutter(s port.Sender) *cutter {
+	return &cutter{Sender: s, slab: make([]byte, cutterSlab), out: make([]*port.Frame, 0, port.BatchSize)}
 }
 
 // prepare opens what stands before the sender, if the port needs it.
 func (q *egressQueue) prepare(log *slog.Logger) {
-	if q.cutter == nil {
-		_, plain := q.port.Port.(port.Plain)
-		if !plain && !q.port.tunnels {
-			return
-		}
-		q.cutter = newCutter(q.sender, plain)
-		if t, ok := q.sender.(port.Tunneler); ok {
-			if err := t.OpenTunnels(); err == nil {
-				q.cutter.tunnels = t
-			} else if !errors.Is(err, unix.EINVAL) { // an older kernel: no fault of anyone's
-				log.Warn("superframes into tunnels are cut", "egress", q.port.Name, "err", err)
-			}
+	if q.cutter != nil || !q.port.tunnels {
+		return
+	}
+	q.cutter = newCutter(q.sender)
+	if t, ok := q.sender.(port.Tunneler); ok {
+		if err := t.OpenTunnels(); err == nil {
+			q.cutter.tunnels = t
+		} else if !errors.Is(err, unix.EINVAL) { // an older kernel: no fault of anyone's
+			log.Warn("superframes into tunnels are cut", "egress", q.port.Name, "err", err)
 		}
 	}
 }
@@ -73,58 +70,79 @@ func cut(f *port.Frame) (gso.Plan, bool) {
 // Send implements port.Sender. Of a superframe that is cut, either all segments
 // left or it does not count as sent.
 func (s *cutter) Send(frames []*port.Frame) (sent int, err error) {
-	lost := 0
-	for _, f := range frames {
-		if !s.plain && (f.Inner == 0 || f.VNet.GSOType == port.GSONone || s.tunnels != nil && s.tunnels.TakesTunnelled(f)) {
-			s.queue(f, &lost, &err)
-			continue
-		}
-		if f.VNet.GSOType == port.GSONone {
-			if f.VNet.Flags&port.VNetNeedsCsum != 0 && !gso.CompleteChecksum(f.Bytes(), &f.VNet) {
-				lost++
-				continue
-			}
-			s.queue(f, &lost, &err)
+	s.losses.begin()
+	s.err = nil
+	for i, f := range frames {
+		if f.Inner == 0 || f.VNet.GSOType == port.GSONone || s.tunnels != nil && s.tunnels.TakesTunnelled(f) {
+			s.queue(i, f)
 			continue
 		}
 		plan, ok := cut(f)
 		if !ok {
-			lost++
+			s.flush() // losses are counted in the order of the frames
+			s.losses.add(i)
 			continue
 		}
-		before := lost
-		for i := range plan.Segments {
-			need := (plainFront + plan.Len + 63) &^ 63
+		for k := range plan.Segments {
+			need := (cutterFront + plan.Len + 63) &^ 63
 			if s.used+need > len(s.slab) || len(s.out) == cap(s.out) {
-				s.flush(&lost, &err)
+				s.flush()
 			}
 			c := &s.frames[len(s.out)]
-			*c = port.Frame{Buf: s.slab[s.used : s.used+need], Start: plainFront}
-			c.End = plainFront + plan.Segment(i, c.Buf[plainFront:])
+			*c = port.Frame{Buf: s.slab[s.used : s.used+need], Start: cutterFront}
+			c.End = cutterFront + plan.Segment(k, c.Buf[cutterFront:])
 			s.used += need
-			s.queue(c, &lost, &err)
+			s.queue(i, c)
 		}
-		lost = min(lost, before+1)
 	}
-	s.flush(&lost, &err)
-	return len(frames) - min(lost, len(frames)), err
+	s.flush()
+	return len(frames) - s.losses.frames, s.err
 }
 
-func (s *cutter) queue(f *port.Frame, lost *int, err *error) {
+// queue puts in line what is, or is of, frame i of those to be sent.
+func (s *cutter) queue(i int, f *port.Frame) {
 	if len(s.out) == cap(s.out) {
-		s.flush(lost, err)
+		s.flush()
 	}
 	s.out = append(s.out, f)
+	s.losses.of = append(s.losses.of, i)
 }
 
 // flush sends what is queued and makes the slab free.
-func (s *cutter) flush(lost *int, err *error) {
+func (s *cutter) flush() {
 	if len(s.out) > 0 {
-		n, e := s.Sender.Send(s.out)
-		*lost += len(s.out) - n
-		if *err == nil {
-			*err = e
+		n, err := s.Sender.Send(s.out)
+		s.losses.note(n)
+		if s.err == nil {
+			s.err = err
 		}
 	}
 	s.out, s.used = s.out[:0], 0
+}
+
+// losses counts how many frames did not leave, or not all of what they were cut into.
+// A sender tells only how many it has sent; it is the last ones that a full queue
+// refuses.
+type losses struct {
+	of     []int // of what is queued: which frame it is of
+	frames int
+	last   int // the one counted last
+}
+
+func (l *losses) begin() { l.of, l.frames, l.last = l.of[:0], 0, -1 }
+
+// note is after sent of what was queued have left.
+func (l *losses) note(sent int) {
+	for _, i := range l.of[sent:] {
+		l.add(i)
+	}
+	l.of = l.of[:0]
+}
+
+// add counts frame i, once. None before it follows.
+func (l *losses) add(i int) {
+	if i != l.last {
+		l.frames++
+		l.last = i
+	}
 }

@@ -14,76 +14,57 @@ import (
 	"msee/vlan"
 )
 
-// plainPort is a fakePort that takes frames only.
-type plainPort struct{ *fakePort }
+// narrowSender takes so many frames, and no more.
+type narrowSender struct{ room int }
 
-func (plainPort) Plain() {}
-
-// TestPlainEgress: a superframe leaves a port that takes none as the frames it
-// stands for, each with its checksums; what is one frame gets its own; and the
-// order stays.
-func TestPlainEgress(t *testing.T) {
-	r := newRouter(t, 0x8100)
-	snap := r.engine.Snapshot()
-	core := *snap.Ports[1]
-	core.Port = plainPort{r.core}
-	r.engine.snap.Store(&Snapshot{Ports: []*Port{snap.Ports[0], &core}, VRFs: snap.VRFs})
-	r.worker.adopt(r.engine.Snapshot())
-
-	const size, payload = 1000, 5500
-	super := tcpFrame(t, payload)
-	h := port.VNetHdr{GSOType: port.GSOTCPv4, GSOSize: size}
-	if !gso.LeaveChecksum(super, 18, &h) {
-		t.Fatal("no TCP frame")
-	}
-	if v := r.receive(super, func(f *port.Frame) { f.VNet = h }); v != Transmit {
-		t.Fatalf("superframe: %v", v)
-	}
-	single := tcpFrame(t, 100)
-	h = port.VNetHdr{}
-	gso.LeaveChecksum(single, 18, &h)
-	if v := r.receive(single, func(f *port.Frame) { f.VNet = h }); v != Transmit {
-		t.Fatalf("frame: %v", v)
-	}
-	if len(r.core.tx) != 7 {
-		t.Fatalf("%d frames left, want 7", len(r.core.tx))
-	}
-	var data []byte
-	for i, f := range r.core.tx {
-		b := f.Bytes()
-		if f.VNet.GSOType != port.GSONone || f.VNet.Flags&port.VNetNeedsCsum != 0 {
-			t.Errorf("frame %d left with header %+v", i, f.VNet)
-		}
-		ip := b[18:]
-		pseudo := uint64(len(ip)-20) + protoTCP
-		if gso.Fold(gso.Sum(ip[:20], 0)) != 0xffff || gso.Fold(gso.Sum(ip[20:], gso.Sum(ip[12:20], pseudo))) != 0xffff {
-			t.Errorf("frame %d has a wrong checksum", i)
-		}
-		if i < 6 {
-			data = append(data, ip[40:]...)
-		}
-	}
-	if !bytes.Equal(data, super[18+40:]) {
-		t.Error("the segments are not the superframe's payload")
-	}
+func (s *narrowSender) Close() error { return nil }
+func (s *narrowSender) Send(frames []*port.Frame) (int, error) {
+	n := min(s.room, len(frames))
+	s.room -= n
+	return n, nil
 }
 
-// TestPlainSenderCounts: a superframe of which a segment was lost did not leave.
-func TestPlainSenderCounts(t *testing.T) {
-	p := &fakePort{full: true}
-	s := newCutter(fakeSender{p}, true)
-	b := append(make([]byte, port.Headroom), tcpFrame(t, 5500)...)
-	f := &port.Frame{Buf: b, Start: port.Headroom, End: len(b), VNet: port.VNetHdr{GSOType: port.GSOTCPv4, GSOSize: 1000}}
-	bad := *f
-	bad.VNet.GSOType = port.GSOUDP
-	if sent, _ := s.Send([]*port.Frame{f, &bad}); sent != 0 {
-		t.Errorf("%d left by a full port", sent)
+// TestCutterCounts: a superframe of which a segment was lost did not leave, however
+// many of them; what was complete before it did.
+func TestCutterCounts(t *testing.T) {
+	r := newTunnelRouter(t, underlays[0][0], underlays[0][1])
+	whole := func(gsoType uint8) *port.Frame { // of 6 segments, as it goes into a tunnel
+		b := tcpFrame(t, 5500)
+		b = append(append(make([]byte, port.Headroom), b[:12]...), b[16:]...) // without the tag
+		f := &port.Frame{Buf: b, Start: port.Headroom, End: len(b), VNet: port.VNetHdr{GSOType: gsoType, GSOSize: 1000}}
+		if f.Start = r.vtep.put(f, f.Start, f.Start+vlan.EthLen); f.Start < 0 {
+			t.Fatal("no way to the tunnel's end")
+		}
+		return f
 	}
-	p.full = false
-	if sent, _ := s.Send([]*port.Frame{&bad, f}); sent != 1 {
-		t.Errorf("%d left, want the one that can be cut", sent)
+	super, bad := whole(port.GSOTCPv4), whole(port.GSOUDP)
+	b := make([]byte, 200)
+	single := &port.Frame{Buf: b, Start: 100, End: 164}
+	many := []*port.Frame{single}
+	for range 60 {
+		many = append(many, super)
 	}
-	if n := testing.AllocsPerRun(10, func() { p.tx = nil; p.full = true; s.Send([]*port.Frame{f}) }); n != 0 {
+	for _, tt := range []struct {
+		name   string
+		frames []*port.Frame
+		room   int
+		sent   int
+	}{
+		{"all", []*port.Frame{single, super, super}, 13, 3},
+		{"one that cannot be cut", []*port.Frame{bad, super, bad, single}, 7, 2},
+		{"the last segment is lost", []*port.Frame{single, super, super}, 12, 2},
+		{"the first of the last is the last that leaves", []*port.Frame{single, super, super}, 8, 2},
+		{"one segment leaves", []*port.Frame{super, super, single}, 1, 0},
+		{"none leaves", []*port.Frame{super, bad, single}, 0, 0},
+		{"several calls", many, 1 + 50*6 + 3, 51},
+	} {
+		s := newCutter(&narrowSender{tt.room})
+		if sent, _ := s.Send(tt.frames); sent != tt.sent {
+			t.Errorf("%s: %d of %d left, want %d", tt.name, sent, len(tt.frames), tt.sent)
+		}
+	}
+	s := newCutter(&narrowSender{})
+	if n := testing.AllocsPerRun(10, func() { s.Send(many) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -144,18 +125,14 @@ func TestOpenChecksumStaysBehindIPHeader(t *testing.T) {
 			{18 + 4, l4, DropMalformed}, {l4, len(in) - l4 - 2, Transmit}, {l4, len(in) - l4 - 1, DropMalformed},
 		} {
 			r := newRouter(t, vlan.TPIDQ)
-			snap := r.engine.Snapshot()
-			core := *snap.Ports[1]
-			core.Port = plainPort{r.core}
-			r.engine.snap.Store(&Snapshot{Ports: []*Port{snap.Ports[0], &core}, VRFs: snap.VRFs})
 			v := r.receive(in, func(f *port.Frame) {
 				f.VNet = port.VNetHdr{Flags: port.VNetNeedsCsum, CsumStart: uint16(tt.start), CsumOffset: uint16(tt.offset)}
 			})
 			if v != tt.want {
 				t.Errorf("IPv6 %v, checksum from %d at %d of %d: %v, want %v", v6, tt.start, tt.start+tt.offset, len(in), v, tt.want)
 			}
-			for _, f := range r.core.tx {
-				if !bytes.Equal(f.Bytes()[:l4], headers) {
+			for _, f := range r.core.tx { // as the next one completes it
+				if !gso.CompleteChecksum(f.Bytes(), &f.VNet) || !bytes.Equal(f.Bytes()[:l4], headers) {
 					t.Errorf("IPv6 %v, checksum from %d at %d: headers left as % x", v6, tt.start, tt.start+tt.offset, f.Bytes()[:l4])
 				}
 			}

@@ -155,9 +155,9 @@ type Subinterface struct {
 // limits bound what one subinterface can make the router do. They are apart
 // for each, so that one customer cannot use up another's.
 type limits struct {
-	icmp        tokenBucket  // errors sent
+	icmp        share        // errors sent
 	icmpSources sourceLimits // the same, by whom they are for
-	glean       tokenBucket  // packets to the kernel for neighbors not known yet
+	glean       share        // packets to the kernel for neighbors not known yet
 	linkLocals  neighborhood
 	learned     [16]learned // of a tunnel's
 	learn       tokenBucket // what the control side is told of them
@@ -165,9 +165,9 @@ type limits struct {
 
 func newLimits() *limits {
 	return &limits{
-		icmp:        newTokenBucket(icmpPerSecond, icmpBurst),
+		icmp:        newShare(icmpPerSecond, icmpQuietPerSecond),
 		icmpSources: sourceLimits{salt: rand.Uint64()},
-		glean:       newTokenBucket(gleanPerSecond, gleanPerSecond/4),
+		glean:       newShare(gleanPerSecond, gleanQuietPerSecond),
 		learn:       newTokenBucket(learnPerSecond, learnBurst),
 	}
 }

@@ -31,6 +31,8 @@ type thread struct {
 	orders      chan func()
 	done        chan struct{}
 	senders     senders
+	punts       [verdictCount]budget // to the kernel; what is punted by verdict
+	errors      budget               // ICMP's
 
 	// The goroutine's.
 	workers []*Worker
@@ -61,6 +63,10 @@ const (
 
 func newThread(e *Engine, cpu int) (*thread, error) {
 	t := &thread{engine: e, cpu: cpu, orders: make(chan func(), 4), done: make(chan struct{}), dueWas: bfd.Never}
+	t.punts[PuntARP].init(puntNeighborsPerThread)
+	t.punts[PuntLinkLocal].init(puntNeighborsPerThread)
+	t.punts[PuntLocal].init(puntLocalPerThread)
+	t.errors.init(icmpPerThread)
 	var err error
 	if t.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("create epoll: %w", err)

@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"sync/atomic"
@@ -279,7 +278,9 @@ func (w *Worker) injectTunnel(s *Subinterface, f *port.Frame) {
 		return
 	}
 	for _, v := range s.Tunnel.vteps {
-		w.sendInto(v, s, &port.Frame{Buf: bytes.Clone(f.Buf[:f.End]), Start: f.Start, End: f.End})
+		c := w.piece()
+		*c = port.Frame{Buf: c.Buf, Start: f.Start, End: f.Start + copy(c.Buf[f.Start:], f.Bytes())}
+		w.sendInto(v, s, c)
 	}
 }
 

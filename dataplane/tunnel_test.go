@@ -398,6 +398,47 @@ func TestLearn(t *testing.T) {
 	}
 }
 
+// TestInjectToAll: what the kernel says to all stations goes to each end once, however
+// many there are, in memory that is used again.
+func TestInjectToAll(t *testing.T) {
+	r := newTunnelRouter(t, "172.16.0.1", "172.16.0.2")
+	const ends, frames = 100, 3
+	var vteps []*VTEP
+	for i := range ends {
+		vteps = append(vteps, NewVTEP(netip.MustParseAddr("172.16.0.1"), netip.AddrFrom4([4]byte{172, 16, 0, byte(100 + i)}), testVNI, r.via))
+	}
+	s := &Subinterface{Name: "core.v5001", Port: 1, Tunnel: NewTunnel(testVNI, vteps), Counters: new(Counters)}
+	kernel := r.withKernel(s)
+	say := func() (said [][]byte) {
+		for i := range frames {
+			b := frame(t, port.MAC{255, 255, 255, 255, 255, 255}, nil, q, udp4("10.100.255.36", "10.100.255.50", 64, 100+i)...)
+			unix.Write(kernel, b)
+			said = append(said, b)
+		}
+		return said
+	}
+	said := say()
+	r.core.tx = nil
+	r.coreWorker.inject(s)
+	if len(r.core.tx) != ends*frames {
+		t.Fatalf("%d frames left, want %d", len(r.core.tx), ends*frames)
+	}
+	for i := range r.core.tx {
+		f := &r.core.tx[i]
+		dst := f.Bytes()[14+19]
+		if inner := f.Bytes()[14+20+8+8:]; dst != byte(100+i%ends) || !bytes.Equal(inner, said[i/ends]) {
+			t.Fatalf("frame %d went to the end .%d as % x, want % x", i, dst, inner, said[i/ends])
+		}
+	}
+	memory := func() *byte { return &r.coreWorker.pieces[:1][0].Buf[0] }
+	was := memory()
+	say()
+	r.coreWorker.inject(s)
+	if memory() != was || len(r.coreWorker.pieces) != 0 {
+		t.Error("the copies have other memory the second time")
+	}
+}
+
 // tapWith is a descriptor from which a frame can be read, as from a TAP.
 func tapWith(t *testing.T, b []byte) *os.File {
 	t.Helper()

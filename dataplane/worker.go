@@ -43,10 +43,10 @@ type Worker struct {
 	egress []*egressQueue // by port index; nil where there is none
 	queues []*egressQueue // the same without holes
 
-	replies   []port.Frame // ICMP errors of the current batch
-	fragments []port.Frame // pieces waiting for transmit; buffers are made when first needed
-	header    [60]byte     // of the piece at hand
-	asked     [64]question // recent resolution requests
+	replies []port.Frame // ICMP errors of the current batch
+	pieces  []port.Frame // of packets, and copies, waiting for transmit; buffers are made when first needed
+	header  [60]byte     // of the piece at hand
+	asked   [64]question // recent resolution requests
 
 	thread       *thread
 	mail         chan func(*Worker)
@@ -67,7 +67,7 @@ type egressQueue struct {
 	control []*port.Frame // ours (inject, ICMP): goes first
 	frames  []*port.Frame // forwarded
 	sealer  *sealer       // of a protected port, once something was sent
-	cutter  *cutter       // before sender, of a port that does not take all superframes; nil otherwise
+	cutter  *cutter       // before sender, of a port with tunnels; nil otherwise
 	// join makes superframes again of what a protected port had to receive as
 	// single frames.
 	join gso.Table
@@ -95,7 +95,7 @@ func newWorker(e *Engine, t *thread, index int, p port.Port) (*Worker, error) {
 		engine: e, log: e.log.With("port", p.Name()), index: index, device: p, mac: p.MAC(),
 		batch:        make([]port.Frame, port.BatchSize),
 		replies:      make([]port.Frame, 0, maxReplies),
-		fragments:    make([]port.Frame, 0, fragmentPool),
+		pieces:       make([]port.Frame, 0, piecePool),
 		taps:         map[int]*Subinterface{},
 		injectFrames: make([]port.Frame, injectBatch),
 		mail:         make(chan func(*Worker), mailQueue),
@@ -207,7 +207,7 @@ func (w *Worker) step() int {
 	}
 	w.transmit()
 	w.device.Release()
-	w.replies, w.fragments = w.replies[:0], w.fragments[:0]
+	w.replies, w.pieces = w.replies[:0], w.pieces[:0]
 	w.publishCounters(uint64(n), uint64(bytes))
 	return n
 }
@@ -353,7 +353,7 @@ func (w *Worker) adoptSenders() {
 				continue
 			}
 			q = &egressQueue{sender: sender,
-				control: make([]*port.Frame, 0, injectBatch+maxReplies+fragmentPool),
+				control: make([]*port.Frame, 0, injectBatch+maxReplies+piecePool),
 				frames:  make([]*port.Frame, 0, port.BatchSize)}
 			w.egress[i] = q
 		}

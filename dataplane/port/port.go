@@ -102,10 +102,6 @@ type Port interface {
 	Close() error
 }
 
-// Plain is a Port whose device takes frames only: no superframes, and no
-// checksums that are not finished.
-type Plain interface{ Plain() }
-
 // Sender transmits on one port for one worker.
 type Sender interface {
 	// Send transmits the frames in order, in as few system calls as it can.
