@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -91,7 +92,8 @@ func (f *fields) addList(name string, length int, list any) {
 // secretField is a field that is compared but not shown.
 const secretField = "Key"
 
-// compare says which fields differ; both have the same ones.
+// compare says which fields differ. Both have the same ones: what an object can do
+// without is listed as well, empty.
 func (f fields) compare(g fields) string {
 	var differ []string
 	for i := range f {
@@ -130,9 +132,7 @@ func inventory(d *Device) map[objectKey]fields {
 			{"Device", p.Device}, {"Type", p.Type}, {"TPID", fmt.Sprintf("%#04x", p.TPID)}, {"CrossConnect", p.CrossConnect},
 			{"DirectGbps", fmt.Sprint(p.DirectGbps)}, {"Disabled", fmt.Sprint(p.Disabled)},
 		}
-		if p.CPU != nil {
-			f.add("CPU", *p.CPU)
-		}
+		f.add("CPU", p.cpu())
 		p.MACsec.inventory(&f)
 		all[objectKey{"port", p.Name}] = f
 	}
@@ -154,6 +154,14 @@ func inventory(d *Device) map[objectKey]fields {
 		v.inventory(all)
 	}
 	return all
+}
+
+// cpu is the number of the processor in text, "" for any.
+func (p *Port) cpu() string {
+	if p.CPU == nil {
+		return ""
+	}
+	return strconv.Itoa(*p.CPU)
 }
 
 func metricsAddress(d *Device) string {
@@ -184,12 +192,14 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("Port", s.Port)
 		f.add("STag", s.STag)
 		f.add("CTag", s.CTag)
-		if s.VXLAN != nil {
-			f.add("VNI", s.VXLAN.VNI)
-			f.add("Underlay", s.VXLAN.Underlay)
-			f.add("LocalVTEPs", s.VXLAN.Local)
-			f.addList("RemoteVTEPs", len(s.VXLAN.Remote), s.VXLAN.Remote)
+		x := s.VXLAN
+		if x == nil {
+			x = &VXLAN{}
 		}
+		f.add("VNI", x.VNI)
+		f.add("Underlay", x.Underlay)
+		f.add("LocalVTEPs", x.Local)
+		f.addList("RemoteVTEPs", len(x.Remote), x.Remote)
 		f.add("Addresses", s.Addresses)
 		f.add("MTU", s.MTU)
 		f.add("Side", s.Side)

@@ -40,6 +40,7 @@ func TestDiff(t *testing.T) {
 			"change device msee1: RouterID 192.168.15.18 → 10.0.0.1",
 		}},
 		{"port and circuit", "device: eth2", "device: eth3", []string{"change port core: Device eth2 → eth3"}},
+		{"cpu", "device: eth2", "device: eth2, cpu: 0", []string{"change port core: CPU none → 0"}},
 		{"circuit", "    bandwidthInMbps: 1000\n", "", []string{
 			"change circuit er1: BandwidthInMbps 1000 → 0",
 			"change subinterface er1-microsoft/link1.101: LimitInMbps 1000 → 0",
@@ -152,6 +153,27 @@ func diffSeesEveryField(t *testing.T, file string) {
 	visit("Device", reflect.ValueOf(changed).Elem())
 	if changes := Diff(base, changed); len(changes) != 0 {
 		t.Errorf("the test left changes behind: %v", changes)
+	}
+}
+
+// TestDiffOptional takes away, one after the other, each part that an object can
+// do without, and puts it back: both ways are a change, and nothing panics.
+func TestDiffOptional(t *testing.T) {
+	cpu := 0
+	for name, take := range map[string]func(d *Device){
+		"cpu":    func(d *Device) { d.Ports[0].CPU = nil },
+		"macsec": func(d *Device) { d.Ports[0].MACsec = nil },
+		"vxlan":  func(d *Device) { d.VRFs[0].Subinterfaces[0].VXLAN = nil },
+	} {
+		whole, less := mustParse(t, withMACsec(mkaSection)), mustParse(t, withMACsec(mkaSection))
+		for _, d := range []*Device{whole, less} {
+			d.Ports[0].CPU = &cpu
+			d.VRFs = []VRF{{Name: "v", Subinterfaces: []Subinterface{{Name: "l", VXLAN: &VXLAN{VNI: 5}}}}}
+		}
+		take(less)
+		if there, back := Diff(whole, less), Diff(less, whole); len(there) != 1 || len(back) != 1 {
+			t.Errorf("%s: %v there, %v back", name, there, back)
+		}
 	}
 }
 
