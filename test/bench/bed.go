@@ -5,7 +5,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,7 +98,7 @@ const (
 // forwarder returns who forwards on a side.
 func (r *row) forwarder(s side) forwarder {
 	switch {
-	case s == subject:
+	case s == subject && !r.without:
 		return msee
 	case r.opponent != "":
 		return r.opponent
@@ -412,35 +411,6 @@ func linkReceived(node, device string) (frames, octets uint64, err error) {
 		return 0, 0, fmt.Errorf("read counters: %s of %s: %w", device, node, err)
 	}
 	return frames, octets, nil
-}
-
-// prepareFlood makes the bed ready for a flood: the VNet's device drops it, and
-// the router's takes frames in its own time (NAPI), which the sender needs and
-// any device with an XDP program has anyway.
-func (d *bed) prepareFlood(ctx context.Context) (restore func(), err error) {
-	sink, err := atIngress(vnet, "eth1", dropFlood())
-	if err != nil {
-		return nil, err
-	}
-	if out, err := output(ctx, router, "ethtool", "-K", "eth1", "gro", "on"); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %s", err, lastLine(out)), sink.Close())
-	}
-	return func() {
-		sink.Close()
-		output(context.WithoutCancel(ctx), router, "ethtool", "-K", "eth1", "gro", "off")
-	}, nil
-}
-
-// flood returns the sender of a side.
-func (d *bed) flood(s side, u udpFlood) (f flood, err error) {
-	p := paths[s]
-	f = flood{node: customer, device: "eth1", octets: u.octets, flows: u.flows,
-		from: netip.MustParseAddr(p.from), dst: netip.MustParseAddr(p.to)}
-	if s == subject {
-		f.ctag = benchVLAN
-	}
-	f.to, err = macOf(router, "eth1")
-	return f, err
 }
 
 // benchVLAN is the peering's tag in testdata/dot1q.yaml.

@@ -18,6 +18,8 @@ type row struct {
 	target   float64
 	// opponent is who forwards for the baseline, "" for the kernel.
 	opponent forwarder
+	// without says that the MSEE is stopped during the row.
+	without bool
 	// bed is the topology (testdata/BED.yaml) that the row needs, "" for none.
 	bed string
 	// measure makes one run.
@@ -71,6 +73,7 @@ func rows(peers bool) []*row {
 		{name: "udp1400_dot1q", unit: "Mpps", baseline: kernelForwarding, bed: "dot1q", measure: udp{octets: 1400}.measure},
 		{name: "udp64_dot1q", unit: "Mpps", baseline: kernelForwarding, bed: "bound", measure: udpFlood{octets: 64, flows: 1}.measure},
 		{name: "udp64_flows_dot1q", unit: "Mpps", baseline: kernelForwarding, bed: "bound", measure: udpFlood{octets: 64, flows: floodFlows}.measure},
+		{name: "sender_steady_percent", unit: "%", baseline: "target", target: 90, without: true, bed: "bound", measure: udpFlood{octets: 64, flows: 1}.steady},
 		{name: "udp64_overload", unit: "%", baseline: "target", target: 95, bed: "bound", measure: udpFlood{octets: 64, flows: floodFlows}.overload},
 		{name: "ping_idle_p50", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q", measure: pingIdle},
 		{name: "ping_load_p99", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q", measure: pingLoad},

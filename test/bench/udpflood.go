@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// udpFlood is small UDP frames from a sender that is faster than any router; the
+// value is what arrives, in millions a second. The sender and what the kernel does
+// for the router's device are on processor 0 for both sides, an MSEE's threads
+// and a peer's on processor 1. The kernel forwards where it receives, on processor 0.
+type udpFlood struct{ octets, flows int }
+
+// floodWarmup is how long a flood runs before it is measured.
+const floodWarmup = time.Second
+
+func (u udpFlood) measure(ctx context.Context, b *bench, s side) (reading, error) {
+	restore, err := b.bed.prepareFlood(ctx, vnet)
+	if err != nil {
+		return reading{}, err
+	}
+	defer restore()
+	mpps, extra, err := u.delivered(ctx, b, s, 0)
+	return reading{mpps, extra}, err
+}
+
+// overload is what arrives of twice as much as the router can carry, in % of its
+// best. The best is the most that arrives of several offered rates, held evenly.
+func (u udpFlood) overload(ctx context.Context, b *bench, s side) (reading, error) {
+	restore, err := b.bed.prepareFlood(ctx, vnet)
+	if err != nil {
+		return reading{}, err
+	}
+	defer restore()
+	flooded, _, err := u.delivered(ctx, b, s, 0)
+	if err != nil {
+		return reading{}, err
+	}
+	best := flooded
+	for _, share := range []float64{1, 1.2} {
+		got, _, err := u.delivered(ctx, b, s, share*flooded*1e6)
+		if err != nil {
+			return reading{}, err
+		}
+		best = max(best, got)
+	}
+	twice, extra, err := u.delivered(ctx, b, s, 2*best*1e6)
+	if err != nil {
+		return reading{}, err
+	}
+	best = max(best, twice)
+	extra["bestMpps"], extra["floodedMpps"], extra["twiceMpps"] = best, flooded, twice
+	extra["timesOffered"] = extra["offeredMpps"] / best
+	return reading{100 * twice / best, extra}, nil
+}
+
+// delivered floods with so many frames a second, 0 for all it can, and returns
+// how many millions a second reach the VNet's device.
+func (u udpFlood) delivered(ctx context.Context, b *bench, s side, perSecond float64) (mpps float64, extra map[string]float64, err error) {
+	f, err := b.bed.flood(s, u)
+	if err != nil {
+		return 0, nil, err
+	}
+	f.perSecond = perSecond
+	sender, err := f.start(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { err = errors.Join(err, sender.end()) }()
+	pause(ctx, floodWarmup)
+	m, err := b.bed.watch(false)
+	if err != nil {
+		return 0, nil, err
+	}
+	before, err := sender.count()
+	if err != nil {
+		return 0, nil, err
+	}
+	pause(ctx, time.Duration(b.seconds)*time.Second)
+	after, err := sender.count()
+	if err != nil {
+		return 0, nil, err
+	}
+	if extra, err = m.done(); err != nil {
+		return 0, nil, err
+	}
+	took := after.at.Sub(before.at).Seconds()
+	sent, arrived := float64(after.sent-before.sent), float64(after.arrived-before.arrived)
+	if sent == 0 {
+		return 0, nil, errors.Join(ctx.Err(), errors.New("the sender sent nothing"))
+	}
+	extra["offeredMpps"], extra["lostPercent"] = sent/took/1e6, 100*(1-arrived/sent)
+	return arrived / took / 1e6, extra, ctx.Err()
+}
+
+// floodCount is how far a flood is.
+type floodCount struct {
+	at            time.Time
+	sent, arrived uint64 // by the customer's device, at the VNet's
+}
+
+func (s *sending) count() (c floodCount, err error) {
+	c.at = time.Now()
+	if c.sent, err = s.offered(); err != nil {
+		return c, err
+	}
+	c.arrived, _, err = linkReceived(vnet, "eth1")
+	return c, err
+}
+
+// pause returns after d, or when the context ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// steadyWindow is what the sender's evenness is told by.
+const steadyWindow = 10 * time.Millisecond
+
+// steady shows that the sender is even: nothing forwards, the router's device
+// drops, and its counter is read every 10 ms. The value is what the slow windows
+// (5th percentile) had, in % of the median one, at full speed or at half of it held,
+// whichever is worse.
+func (u udpFlood) steady(ctx context.Context, b *bench, _ side) (reading, error) {
+	restore, err := b.bed.prepareFlood(ctx, router)
+	if err != nil {
+		return reading{}, err
+	}
+	defer restore()
+	full, err := u.windows(ctx, b, 0)
+	if err != nil {
+		return reading{}, err
+	}
+	half, err := u.windows(ctx, b, quantile(full, 0.5)/2)
+	if err != nil {
+		return reading{}, err
+	}
+	share := func(rates []float64, q float64) float64 { return 100 * quantile(rates, q) / quantile(rates, 0.5) }
+	return reading{min(share(full, 0.05), share(half, 0.05)), map[string]float64{
+		"fullMpps": quantile(full, 0.5) / 1e6, "fullP1Percent": share(full, 0.01), "fullP5Percent": share(full, 0.05), "fullP95Percent": share(full, 0.95),
+		"halfMpps": quantile(half, 0.5) / 1e6, "halfP1Percent": share(half, 0.01), "halfP5Percent": share(half, 0.05), "halfP95Percent": share(half, 0.95),
+		"windows": float64(len(full) + len(half)),
+	}}, ctx.Err()
+}
+
+// windows returns the frames a second that reach the router's device, of windows
+// of 10 ms each, sorted.
+func (u udpFlood) windows(ctx context.Context, b *bench, perSecond float64) (rates []float64, err error) {
+	f, err := b.bed.flood(baseline, u)
+	if err != nil {
+		return nil, err
+	}
+	f.perSecond = perSecond
+	sender, err := f.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, sender.end()) }()
+	pause(ctx, floodWarmup)
+	end := time.Now().Add(time.Duration(b.seconds) * time.Second)
+	at := time.Now()
+	before, _, err := linkReceived(router, "eth1")
+	for err == nil && at.Before(end) && ctx.Err() == nil {
+		time.Sleep(time.Until(at.Add(steadyWindow)))
+		now := time.Now()
+		var after uint64
+		after, _, err = linkReceived(router, "eth1")
+		rates = append(rates, float64(after-before)/now.Sub(at).Seconds())
+		at, before = now, after
+	}
+	slices.Sort(rates)
+	if err == nil && (len(rates) == 0 || quantile(rates, 0.5) == 0) {
+		err = errors.New("nothing of the flood arrived")
+	}
+	return rates, err
+}
+
+// prepareFlood makes the bed ready for a flood: the sink's device drops it, and
+// the router's takes frames in its own time (NAPI), which the sender needs and
+// any device with an XDP program has anyway.
+func (d *bed) prepareFlood(ctx context.Context, sinkNode string) (restore func(), err error) {
+	sink, err := atIngress(sinkNode, "eth1", dropFlood())
+	if err != nil {
+		return nil, err
+	}
+	if out, err := output(ctx, router, "ethtool", "-K", "eth1", "gro", "on"); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %s", err, lastLine(out)), sink.Close())
+	}
+	return func() {
+		sink.Close()
+		output(context.WithoutCancel(ctx), router, "ethtool", "-K", "eth1", "gro", "off")
+	}, nil
+}
+
+// flood returns the sender of a side.
+func (d *bed) flood(s side, u udpFlood) (f flood, err error) {
+	p := paths[s]
+	f = flood{node: customer, device: "eth1", octets: u.octets, flows: u.flows,
+		from: netip.MustParseAddr(p.from), dst: netip.MustParseAddr(p.to)}
+	if s == subject {
+		f.ctag = benchVLAN
+	}
+	f.to, err = macOf(router, "eth1")
+	return f, err
+}
