@@ -24,7 +24,7 @@ var house = [][]string{
 	{"api"},
 	{"edge"},
 	{"config", "circuit"},
-	{"bgp/speaker", "bgp", "macsec/mka"},
+	{"bgp/speaker", "bgp", "bgp/evpn", "macsec/mka"},
 	{"dataplane"},
 	{"bfd/bfddp", "bfd", "fastpath", "dataplane/fib", "dataplane/gso", "dataplane/port", "macsec", "vlan", "vxlan"},
 	{"netns"},
@@ -37,7 +37,7 @@ var tests = []string{"test", "test/bench", "test/injector", "test/uml", "test/lo
 // control and forwarding meet in assembly, and nowhere else. Package macsec is
 // neither: frames go through it, and the KaY gives it keys.
 var (
-	control    = []string{"bgp", "bgp/speaker", "macsec/mka"}
+	control    = []string{"bgp", "bgp/evpn", "bgp/speaker", "macsec/mka"}
 	forwarding = []string{"dataplane", "dataplane/fib", "dataplane/gso", "dataplane/port", "fastpath"}
 	assembly   = "edge"
 )
