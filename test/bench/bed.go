@@ -129,7 +129,25 @@ func (b *bench) enterBed(ctx context.Context, name string) error {
 	for name, value := range t.Environment {
 		b.bed.env = append(b.bed.env, name+"="+value)
 	}
-	return lab.Up(ctx, t, lab.Options{Name: labName, Binary: b.msee, Force: true, Progress: b.progress})
+	if err := lab.Up(ctx, t, lab.Options{Name: labName, Binary: b.msee, Force: true, Progress: b.progress}); err != nil {
+		return err
+	}
+	for _, node := range b.bed.nodes {
+		err := retry(stopTimeout, func() error { // it may not answer yet
+			pid, err := pidOf(node)
+			if err == nil {
+				err = joinGroup(pid)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if name == tapBed {
+		return plugTaps()
+	}
+	return nil
 }
 
 // xdpBed is behind the name of a bed whose ports are of type xdp.
@@ -265,6 +283,9 @@ func (d *bed) startMSEE() (err error) {
 	for _, node := range d.nodes {
 		err = errors.Join(err, d.startNode(node))
 	}
+	if d.name == tapBed {
+		err = errors.Join(err, plugTaps())
+	}
 	return err
 }
 
@@ -275,7 +296,11 @@ func (d *bed) startNode(node string) error {
 		return fmt.Errorf("start msee: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(d.msee, "edge", "--config", filepath.Join(dir, "conf", short+".yaml"), "--instance", node, "--state", "")
+	command := "edge"
+	if d.gateway() {
+		command = "gateway"
+	}
+	cmd := exec.Command(d.msee, command, "--config", filepath.Join(dir, "conf", short+".yaml"), "--instance", node, "--state", "")
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.Env = append(os.Environ(), d.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for us
@@ -283,8 +308,11 @@ func (d *bed) startNode(node string) error {
 		return fmt.Errorf("start msee: %w", err)
 	}
 	go cmd.Wait() // only so that it is no zombie
-	return nil
+	return joinGroup(cmd.Process.Pid)
 }
+
+// gateway reports whether the bed's MSEE is an instance of a gateway.
+func (d *bed) gateway() bool { return d.name == untaggedBed || d.name == tapBed }
 
 // pid asks the MSEE who it is.
 func (d *bed) pid() (int, error) { return pidOf(router) }
@@ -312,7 +340,7 @@ func (d *bed) forwarding(on bool) (err error) {
 // or puts things back.
 func (d *bed) untagged(on bool) error {
 	mtu := taggedMTU
-	if on && d.name != vxlanBed { // there the VXLAN devices have the same MTU
+	if d.name == untaggedBed || on && d.name != vxlanBed { // there the VXLAN devices have the same MTU
 		mtu = untaggedMTU
 	}
 	for _, l := range d.links {

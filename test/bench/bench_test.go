@@ -249,7 +249,7 @@ func TestBeds(t *testing.T) {
 		}
 		for i := range topology.Nodes {
 			n := &topology.Nodes[i]
-			if n.Kind != lab.KindMSEE {
+			if n.Kind != lab.KindMSEE && n.Kind != lab.KindGateway {
 				continue
 			}
 			text, err := topology.DaemonConfig(n)

@@ -163,6 +163,10 @@ func (d *bgpBed) start(ns, log string, argv ...string) (*exec.Cmd, error) {
 	if err := netns.Do(ns, cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", argv[0], err)
 	}
+	if err := joinGroup(cmd.Process.Pid); err != nil {
+		cmd.Process.Kill()
+		return nil, err
+	}
 	d.onStop(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		kill := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })

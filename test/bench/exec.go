@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"time"
 
@@ -59,4 +62,25 @@ func iperf(ctx context.Context, p path, seconds int, args ...string) (*iperfRepo
 			return report, nil
 		}
 	}
+}
+
+// autogroupNice is how /proc/PID/autogroup ends.
+var autogroupNice = regexp.MustCompile(`nice (-?\d+)\s*$`)
+
+// joinGroup gives a process's session the precedence that ours has. Where the kernel
+// groups processes by session (sched(7), autogroup), a router that is started in one
+// of its own would else stand behind, or before, the senders and receivers.
+func joinGroup(pid int) error {
+	ours, err := os.ReadFile("/proc/self/autogroup")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it does not
+	}
+	if err != nil {
+		return err
+	}
+	m := autogroupNice.FindSubmatch(ours)
+	if m == nil {
+		return fmt.Errorf("read /proc/self/autogroup: unexpected %q", ours)
+	}
+	return os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), m[1], 0)
 }

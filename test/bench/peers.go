@@ -137,7 +137,7 @@ func (p *peer) startIn(node string, argv ...string) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("start %s: %w", argv[0], err)
 	}
 	p.processes = append(p.processes, cmd)
-	return cmd, nil
+	return cmd, joinGroup(cmd.Process.Pid)
 }
 
 func (p *peer) environment() []string {

@@ -131,7 +131,7 @@ func printTable(w io.Writer, results []result) {
 	m := results[0].Machine
 	fmt.Fprintf(w, "\n%s, %d CPUs, Linux %s, %s; medians (min – max); ratio > 1: msee is better\n", m.CPU, m.CPUs, m.Kernel, m.Go)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "ROW\tUNIT\tMSEE\tBASELINE\tVALUE\tRATIO\tNOISY\tHOW")
+	fmt.Fprintln(t, "ROW\tUNIT\tMSEE\tBASELINE\tVALUE\tRATIO\tNOISY\tCPU s/Gbit\tCPU s/Mframe\tROUTER s/Gbit\tROUTER s/Mframe\tFRAME\tMB\tHOW")
 	for _, r := range results {
 		ours, theirs := spread(r.Value, r.Min, r.Max), spread(r.Baseline.Value, r.Baseline.Min, r.Baseline.Max)
 		runs := r.Runs
@@ -141,14 +141,35 @@ func printTable(w io.Writer, results []result) {
 		if len(r.Samples) > r.Runs {
 			runs = len(r.Samples)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\n", r.Name, r.Unit, ours, r.Baseline.Name, theirs,
-			spread(r.Ratio, r.RatioMin, r.RatioMax), r.Noisy, runs, r.how())
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\n", r.Name, r.Unit, ours, r.Baseline.Name, theirs,
+			spread(r.Ratio, r.RatioMin, r.RatioMax), r.Noisy, runs, strings.Join(r.costs(), "\t"), r.how())
 	}
 	t.Flush()
 }
 
 func spread(value, low, high float64) string {
 	return fmt.Sprintf("%s (%s – %s)", number(value), number(low), number(high))
+}
+
+// costKeys are the figures of extra that have columns.
+var costKeys = []string{"cpuSecondsPerGbit", "cpuSecondsPerMframe", "routerCPUSecondsPerGbit", "routerCPUSecondsPerMframe", "meanFrameOctets", "rssMB"}
+
+// costs are those of both sides, "msee / baseline", or "" where there is none.
+func (r *result) costs() []string {
+	var columns []string
+	for _, key := range costKeys {
+		ours, is := r.Extra[key]
+		theirs, are := r.Baseline.Extra[key]
+		switch {
+		case is && are:
+			columns = append(columns, number(ours)+" / "+number(theirs))
+		case is:
+			columns = append(columns, number(ours))
+		default:
+			columns = append(columns, "")
+		}
+	}
+	return columns
 }
 
 // how says in a few words what explains the value.
@@ -159,10 +180,12 @@ func (r *result) how() string {
 			parts = append(parts, fmt.Sprintf(format, number(v*scale)))
 		}
 	}
-	say("meanFrameOctets", "frames of %s kB", 1e-3)
 	say("gbpsPerRouterCore", "%s Gb/s per router core", 1)
 	say("retransmits", "%s retransmits", 1)
 	say("routerDrops", "%s drops", 1)
+	say("offeredMpps", "%s Mpps offered", 1)
+	say("lostPercent", "%s %% lost", 1)
+	say("timesOffered", "%s times the best offered", 1)
 	say("lostAtReceiverPercent", "receiver lost %s %%", 1)
 	say("p99", "p99 %s", 1)
 	say("allocs/op", "%s allocs", 1)

@@ -74,12 +74,19 @@ func rows(peers bool) []*row {
 		{name: "udp64_dot1q", unit: "Mpps", baseline: kernelForwarding, bed: "bound", measure: udpFlood{octets: 64, flows: 1}.measure},
 		{name: "udp64_flows_dot1q", unit: "Mpps", baseline: kernelForwarding, bed: "bound", measure: udpFlood{octets: 64, flows: floodFlows}.measure},
 		{name: "sender_steady_percent", unit: "%", baseline: "target", target: 90, without: true, bed: "bound", measure: udpFlood{octets: 64, flows: 1}.steady},
+		{name: "udp512_dot1q", unit: "Mpps", baseline: kernelForwarding, bed: "bound", measure: udpFlood{octets: 512, flows: 1}.measure},
 		{name: "udp64_overload", unit: "%", baseline: "target", target: 95, bed: "bound", measure: udpFlood{octets: 64, flows: floodFlows}.overload},
 		{name: "ping_idle_p50", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q", measure: pingIdle},
 		{name: "ping_load_p99", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q", measure: pingLoad},
 		{name: "idle_cpu_percent", unit: "%", smaller: true, baseline: "target", target: 2, bed: "dot1q", measure: idleCPU},
 
 		tcpRow("tcp1_qinq_fwd", "qinq", tcp{flows: 1}),
+		tcpRow("tcp1_qinq_rev", "qinq", tcp{flows: 1, reverse: true}),
+		tcpRow("tcp4_qinq_fwd", "qinq", tcp{flows: 4}),
+
+		tcpRow("tcp1_untagged_fwd", untaggedBed, tcp{flows: 1}),
+		tcpRow("tcp1_untagged_rev", untaggedBed, tcp{flows: 1, reverse: true}),
+		tcpRow("tcp4_untagged_fwd", untaggedBed, tcp{flows: 4}),
 
 		// The same with ports of type xdp.
 		{name: "udp64_dot1q_xdp", unit: "Mpps", baseline: kernelForwarding, bed: "bound_xdp", measure: udpFlood{octets: 64, flows: 1}.measure},
@@ -87,9 +94,10 @@ func rows(peers bool) []*row {
 		{name: "udp64_overload_xdp", unit: "%", baseline: "target", target: 95, bed: "bound_xdp", measure: udpFlood{octets: 64, flows: floodFlows}.overload},
 		tcpRow("tcp1_dot1q_fwd_xdp", "dot1q_xdp", tcp{flows: 1}),
 		tcpRow("tcp1_dot1q_rev_xdp", "dot1q_xdp", tcp{flows: 1, reverse: true}),
+		tcpRow("tcp4_dot1q_fwd_xdp", "dot1q_xdp", tcp{flows: 4}),
 		{name: "ping_idle_p50_xdp", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q_xdp", measure: pingIdle},
 		{name: "ping_load_p99_xdp", unit: "µs", smaller: true, baseline: kernelForwarding, bed: "dot1q_xdp", measure: pingLoad},
-	}, vxlanRows(), bgpRows(), macsecRows())
+	}, tapRows(), vxlanRows(), bgpRows(), macsecRows())
 	more := peerRows(list, copierRows)
 	if peers {
 		more = append(more, peerRows(list, otherRows)...)
@@ -106,7 +114,7 @@ type opponents struct {
 }
 
 var (
-	copierRows = []opponents{{"_copy", packetCopy, regexp.MustCompile(`^(tcp._dot1q_fwd|tcp1_dot1q_rev|udp64_dot1q|ping_.*)$`)}}
+	copierRows = []opponents{{"_copy", packetCopy, regexp.MustCompile(`^(tcp._dot1q_fwd|tcp1_dot1q_rev|udp64_dot1q|ping_idle_p50|ping_load_p99)$`)}}
 	otherRows  = []opponents{
 		{"_ovs", ovsTSO, regexp.MustCompile(`^tcp._dot1q`)},
 		{"_ovs", ovsXDP, regexp.MustCompile(`^udp64.*_dot1q$`)},

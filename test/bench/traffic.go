@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -77,6 +79,7 @@ type meter struct {
 	router         time.Duration
 	frames, octets uint64
 	drops          uint64
+	rss            float64 // of the router's processes, MB
 }
 
 // watch begins to measure.
@@ -101,6 +104,11 @@ func (m *meter) read() (err error) {
 			return err
 		}
 	}
+	procs, err := readProcesses()
+	if err != nil {
+		return err
+	}
+	m.rss = rssOf(slices.Collect(maps.Keys(descendants(procs, m.pid))))
 	m.router, err = processCPU(m.pid)
 	return err
 }
@@ -113,6 +121,13 @@ func (m *meter) done() (map[string]float64, error) {
 	}
 	frames, octets := float64(m.frames-before.frames), float64(m.octets-before.octets)
 	extra := map[string]float64{"busyCores": before.cpu.busyUntil(m.cpu)}
+	all := max(0, m.cpu.busy-before.cpu.busy-(m.cpu.foreign-before.cpu.foreign))
+	per := func(seconds float64, who string) {
+		if frames > 0 {
+			extra[who+"PerGbit"], extra[who+"PerMframe"] = seconds/(octets*8/1e9), seconds/(frames/1e6)
+		}
+	}
+	per(all, "cpuSeconds")
 	if frames > 0 {
 		extra["meanFrameOctets"] = octets / frames
 	}
@@ -120,13 +135,13 @@ func (m *meter) done() (map[string]float64, error) {
 		return extra, nil
 	}
 	seconds := (m.router - before.router).Seconds()
-	extra["routerCPUSeconds"] = seconds
+	extra["routerCPUSeconds"], extra["rssMB"] = seconds, m.rss
+	per(seconds, "routerCPUSeconds")
 	if m.bed.router == msee {
 		extra["routerDrops"] = float64(m.drops - before.drops)
 	}
 	if seconds > 0 {
 		extra["gbpsPerRouterCore"] = octets * 8 / 1e9 / seconds
-		extra["mframesPerRouterCore"] = frames / 1e6 / seconds
 	}
 	return extra, nil
 }
