@@ -18,6 +18,9 @@ import (
 type Adjacency struct {
 	Addr netip.Addr
 
+	// ready is what the hot path needs to know: the rewrite, if the neighbor can be
+	// used and is on the link. It follows from what is below.
+	ready   atomic.Pointer[Rewrite]
 	rewrite atomic.Pointer[Rewrite] // nil: not resolved
 	down    atomic.Uint32           // DownReasons
 	seed    uint64                  // of its weight for a flow
@@ -50,7 +53,32 @@ func NewAdjacency(subinterface string, addr netip.Addr) *Adjacency {
 }
 
 // Resolve sets how to reach the neighbor; nil if nobody knows.
-func (a *Adjacency) Resolve(r *Rewrite) { a.rewrite.Store(r) }
+func (a *Adjacency) Resolve(r *Rewrite) {
+	a.rewrite.Store(r)
+	a.settle()
+}
+
+// settle brings ready to what follows from the rest. Whoever changed that comes here
+// behind it, and leaves only when ready has been right after the store: so it is in
+// the end, whoever else was in between.
+func (a *Adjacency) settle() {
+	for ready := a.direct(); ; {
+		a.ready.Store(ready)
+		was := ready
+		if ready = a.direct(); ready == was {
+			return
+		}
+	}
+}
+
+// direct is the rewrite of a neighbor on the link that can be used, else nil.
+func (a *Adjacency) direct() *Rewrite {
+	r := a.rewrite.Load()
+	if a.down.Load() != 0 || r == nil || r.VTEP != nil {
+		return nil
+	}
+	return r
+}
 
 // Rewrite returns how to reach the neighbor, be it down or not; nil if nobody
 // knows.
@@ -64,6 +92,7 @@ func (a *Adjacency) SetDown(why DownReason, down bool) {
 	} else {
 		a.down.And(^uint32(why))
 	}
+	a.settle()
 }
 
 // Down returns the reasons not to use the neighbor; 0 for none.
@@ -71,11 +100,16 @@ func (a *Adjacency) Down() DownReason { return DownReason(a.down.Load()) }
 
 // Usable returns the rewrite if the neighbor can be used now, else nil.
 func (a *Adjacency) Usable() *Rewrite {
-	if a.down.Load() != 0 {
-		return nil
+	if r := a.ready.Load(); r != nil {
+		return r
 	}
+	return a.tunnelled()
+}
+
+// tunnelled is the rewrite of a neighbor behind a tunnel that can be used, else nil.
+func (a *Adjacency) tunnelled() *Rewrite {
 	r := a.rewrite.Load()
-	if r != nil && r.VTEP != nil && r.VTEP.Via.Usable() == nil {
+	if a.down.Load() != 0 || r == nil || r.VTEP == nil || r.VTEP.Via.ready.Load() == nil {
 		return nil
 	}
 	return r
@@ -114,12 +148,7 @@ func (g *NextHopGroup) sole() *Rewrite {
 	if len(g.Members) != 1 || len(g.Backup) != 0 || g.Kind != Forward {
 		return nil
 	}
-	a := g.Members[0]
-	r := a.rewrite.Load()
-	if a.down.Load() != 0 || r == nil || r.VTEP != nil {
-		return nil
-	}
-	return r
+	return g.Members[0].ready.Load()
 }
 
 // choose returns the rewrite for an IP packet to a Forward group: of the members

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 
 	"msee/dataplane/port"
@@ -170,4 +171,33 @@ func TestLosingAMember(t *testing.T) {
 	send(DropUnresolved)
 	g.Kind = Neighbor
 	send(Transmit) // to the neighbor itself, whatever BFD says
+}
+
+// TestReadySettles: whoever changes a neighbor's state at the same time as others, in
+// the end it can be used if and only if that state says so.
+func TestReadySettles(t *testing.T) {
+	a := NewAdjacency("core.200", netip.MustParseAddr("10.100.255.12"))
+	rewrites := []*Rewrite{nil, {}, {}}
+	for range 3000 {
+		var wg sync.WaitGroup
+		last := rand.IntN(3)
+		drained, failed := rand.IntN(2) == 0, rand.IntN(2) == 0
+		wg.Go(func() {
+			a.Resolve(rewrites[(last+1)%3])
+			a.Resolve(rewrites[last])
+		})
+		wg.Go(func() {
+			a.SetDown(DownBFD, !failed)
+			a.SetDown(DownBFD, failed)
+		})
+		wg.Go(func() { a.SetDown(DownDrain, drained) })
+		wg.Wait()
+		want := rewrites[last]
+		if drained || failed {
+			want = nil
+		}
+		if got := a.Usable(); got != want || a.ready.Load() != want {
+			t.Fatalf("drained %v, failed %v, rewrite %p: usable is %p", drained, failed, rewrites[last], got)
+		}
+	}
 }

@@ -7,14 +7,13 @@ import (
 	"msee/fastpath"
 )
 
-// FastPath is where endpoints' hosts are: the exact match in front of the
-// longest prefix match. An entry leads to an adjacency, which changes under it
-// as under any route: nothing in the table is touched when a host's MAC does.
+// FastPath numbers the hosts that endpoints are on, of all VRFs. An endpoint leads to
+// a number and this to an adjacency, which changes under it as under any route: when a
+// host's MAC does, or its BFD session fails, nothing but that is touched.
 //
 // Control writes, one goroutine at a time; workers read. Its zero value is
 // empty.
 type FastPath struct {
-	fastpath.Table
 	hosts [1 << 16]atomic.Pointer[Adjacency] // by Host
 
 	// The writer's.
@@ -57,17 +56,34 @@ func (f *FastPath) RecycleHosts() {
 }
 
 // Endpoints are a VRF's part of FastPath, for the subinterfaces that face the
-// customer.
+// customer: the exact match in front of the longest prefix match, which leads to Hosts.
 type Endpoints struct {
+	fastpath.Table
 	FastPath     *FastPath
-	VRF          fastpath.VRF
 	Hits, Misses atomic.Uint64 // frames; a superframe is one
+}
+
+// sought are a vector's destinations among the endpoints of one VRF.
+type sought struct {
+	addrs [fastpath.Batch]uint32
+	found [fastpath.Batch]fastpath.Value
+	of    [fastpath.Batch]uint8 // which packet's it is
+	n     int
 }
 
 // endpointRun counts consecutive frames of one VRF, as run does.
 type endpointRun struct {
 	of           *Endpoints
 	hits, misses uint64
+}
+
+func (r *endpointRun) add(e *Endpoints, hits, misses int) {
+	if r.of != e {
+		r.flush()
+		r.of = e
+	}
+	r.hits += uint64(hits)
+	r.misses += uint64(misses)
 }
 
 func (r *endpointRun) flush() {
@@ -80,55 +96,68 @@ func (r *endpointRun) flush() {
 
 // fastPath finds the hosts of those packets whose destinations are endpoints. One
 // whose host cannot be used now is a miss: the gateway knows another way, or will
-// be told. As in lookup, all memory is asked for before any is waited for. It
-// reports whether packets are left for lookup.
+// be told. It reports whether packets are left for lookup.
 func (w *Worker) fastPath(ps []packet) (left bool) {
 	var e *Endpoints
-	var view fastpath.View4
-	for i := range ps {
-		p := &ps[i]
-		if p.verdict != proceed || p.in.Endpoints == nil || p.v6 {
-			continue
-		}
-		if p.in.Endpoints != e {
-			e = p.in.Endpoints
-			view = e.FastPath.View4(e.VRF)
-		}
-		p.line = view.Near(binary.BigEndian.Uint32(p.ip()[16:]))
-	}
-	e = nil
 	for i := range ps {
 		p := &ps[i]
 		if p.verdict != proceed {
 			continue
 		}
-		if p.in.Endpoints == nil {
-			left = true
+		if p.in.Endpoints != e {
+			left = w.toHosts(ps, e) || left
+			e = p.in.Endpoints
+		}
+		if e == nil || p.v6 {
+			left = e == nil || w.toHost6(p, e) || left
 			continue
 		}
-		if p.in.Endpoints != e {
-			e = p.in.Endpoints
-			view = e.FastPath.View4(e.VRF)
-			if w.endpoints.of != e {
-				w.endpoints.flush()
-				w.endpoints.of = e
-			}
-		}
-		var v fastpath.Value
-		if b := p.ip(); p.v6 {
-			v, _ = e.FastPath.Lookup6(e.VRF, binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
-		} else {
-			v = view.Find(p.line, binary.BigEndian.Uint32(b[16:]))
-		}
-		if host := e.FastPath.hosts[uint16(v)].Load(); host != nil { // number 0 has none
-			p.out = host.Usable()
-		}
-		if p.out != nil {
-			w.endpoints.hits++
-		} else {
-			w.endpoints.misses++
-			left = true
-		}
+		q := &w.sought
+		q.addrs[q.n&(vector-1)], q.of[q.n&(vector-1)] = p.dst, uint8(i)
+		q.n++
 	}
-	return left
+	return w.toHosts(ps, e) || left
+}
+
+// toHosts is fastPath for the IPv4 packets of one VRF, which are those in w.sought.
+func (w *Worker) toHosts(ps []packet, e *Endpoints) (left bool) {
+	q := &w.sought
+	n := q.n
+	if n == 0 {
+		return false
+	}
+	e.Lookup4(&q.addrs, &q.found, n)
+	misses := 0
+	for k, v := range q.found[:n] {
+		out := e.FastPath.way(v)
+		if out == nil {
+			misses++
+		}
+		ps[q.of[k]].out = out
+	}
+	q.n = 0
+	w.endpoints.add(e, n-misses, misses)
+	return misses > 0
+}
+
+// toHost6 is fastPath for an IPv6 packet.
+func (w *Worker) toHost6(p *packet, e *Endpoints) (left bool) {
+	b := p.ip()
+	p.out = e.FastPath.way(e.Lookup6(binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:])))
+	if p.out == nil {
+		w.endpoints.add(e, 0, 1)
+		return true
+	}
+	w.endpoints.add(e, 1, 0)
+	return false
+}
+
+// way returns how to reach the host that an endpoint leads to; nil if it leads to
+// none, or to one that cannot be used now.
+func (f *FastPath) way(v fastpath.Value) *Rewrite {
+	a := f.hosts[uint16(v)].Load() // number 0 has none
+	if a == nil {
+		return nil
+	}
+	return a.Usable()
 }

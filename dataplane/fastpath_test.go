@@ -16,7 +16,7 @@ var hostMAC = port.MAC{2, 0, 0, 0, 3, 1}
 
 // endpointsOf gives a router's VRF a FastPath with one host.
 func (r *router) endpointsOf(vrf int) (*Endpoints, *Adjacency) {
-	e := &Endpoints{FastPath: &FastPath{}, VRF: fastpath.VRF(vrf)}
+	e := &Endpoints{FastPath: &FastPath{}}
 	for _, s := range r.subs {
 		if s.Port == 0 && s.VRF == vrf {
 			s.Endpoints = e
@@ -28,7 +28,7 @@ func (r *router) endpointsOf(vrf int) (*Endpoints, *Adjacency) {
 	a.Resolve(&Rewrite{Out: core, Header: vlan.NewHeader(hostMAC, coreMAC, 0x8100, core.Outer, 0)})
 	h, _ := e.FastPath.AddHost(a)
 	for _, addr := range []string{"10.100.1.10", "fd00:100::10"} {
-		e.FastPath.Set(e.VRF, netip.MustParseAddr(addr), fastpath.Value(h))
+		e.Set(netip.MustParseAddr(addr), fastpath.Value(h))
 	}
 	return e, a
 }
@@ -69,6 +69,87 @@ func TestFastPath(t *testing.T) {
 	}
 	if hits, misses := e.Hits.Load(), e.Misses.Load(); hits != 2 || misses != 3 {
 		t.Errorf("%d hits and %d misses, want 2 and 3", hits, misses)
+	}
+}
+
+// TestFastPathOfManyVRFs: in a vector of packets from several VRFs, with FastPath and
+// without, both families, some settled before, each goes where it would alone.
+func TestFastPathOfManyVRFs(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 1))
+	hosts := &FastPath{}
+	core := &Subinterface{Name: "core.200", Counters: new(Counters)}
+	var subs []*Subinterface
+	var numbers []Host
+	for i := range 8 {
+		a := NewAdjacency(core.Name, netip.AddrFrom4([4]byte{10, 100, 255, byte(i)}))
+		if i > 0 { // one is not resolved
+			a.Resolve(&Rewrite{Out: core, Header: vlan.NewHeader(port.MAC{5: byte(i)}, coreMAC, 0x8100, 200, 0)})
+		}
+		h, _ := hosts.AddHost(a)
+		numbers = append(numbers, h)
+	}
+	addr := func(v6 bool) netip.Addr {
+		if n := byte(r.IntN(40)); !v6 {
+			return netip.AddrFrom4([4]byte{10, 100, 1, n})
+		} else {
+			return netip.AddrFrom16([16]byte{0: 0xfd, 15: n})
+		}
+	}
+	for range 4 {
+		s := &Subinterface{Counters: new(Counters), Endpoints: &Endpoints{FastPath: hosts}}
+		for range 40 {
+			s.Endpoints.Set(addr(r.IntN(3) == 0), fastpath.Value(numbers[r.IntN(len(numbers))]))
+		}
+		subs = append(subs, s)
+	}
+	subs = append(subs, &Subinterface{Counters: new(Counters)}) // no FastPath
+	var w Worker
+	hits := 0
+	for range 500 {
+		ps := make([]packet, 1+r.IntN(vector))
+		want, wantLeft := make([]*Rewrite, len(ps)), false
+		for i := range ps {
+			p := &ps[i]
+			p.verdict = proceed
+			if r.IntN(8) == 0 {
+				p.verdict = DropTTL
+				continue
+			}
+			if p.in = subs[r.IntN(len(subs))]; i > 0 && ps[i-1].in != nil && r.IntN(4) > 0 {
+				p.in = ps[i-1].in
+			}
+			p.v6 = r.IntN(3) == 0
+			to := addr(p.v6)
+			if p.v6 {
+				p.Frame = &port.Frame{Buf: make([]byte, minIPv6), End: minIPv6}
+				copy(p.Buf[24:], to.AsSlice())
+			} else {
+				p.dst = binary.BigEndian.Uint32(to.AsSlice())
+			}
+			if e := p.in.Endpoints; e != nil && e.Lookup(to) != 0 {
+				want[i] = hosts.hosts[e.Lookup(to)].Load().Usable()
+			}
+			if want[i] != nil {
+				hits++
+			}
+			wantLeft = wantLeft || want[i] == nil
+		}
+		if left := w.fastPath(ps); left != wantLeft {
+			t.Errorf("packets left for lookup: %v, want %v", left, wantLeft)
+		}
+		for i := range ps {
+			if ps[i].out != want[i] {
+				t.Fatalf("packet %d of %d goes to %v, want %v", i, len(ps), ps[i].out, want[i])
+			}
+		}
+	}
+	w.endpoints.flush()
+	var counted uint64
+	for _, s := range subs[:4] {
+		counted += s.Endpoints.Hits.Load()
+	}
+	if counted != uint64(hits) || hits == 0 {
+		t.Errorf("%d hits counted, want %d", counted, hits)
 	}
 }
 
@@ -129,7 +210,7 @@ func BenchmarkFastPath(b *testing.B) {
 func benchmarkFastPath(b *testing.B, endpoints, destinations int) {
 	r := rand.New(rand.NewPCG(10, 1))
 	bench := newPipelineBench(b, r, 10_000, 1600)
-	e := &Endpoints{FastPath: &FastPath{}, VRF: 1}
+	e := &Endpoints{FastPath: &FastPath{}}
 	bench.customer.Endpoints = e
 	bench.worker.engine.Snapshot().Ports[0].sumUp()
 	hosts := make([]Host, 64)
@@ -141,7 +222,7 @@ func benchmarkFastPath(b *testing.B, endpoints, destinations int) {
 	const first = 11 << 24
 	for i := range endpoints {
 		addr := netip.AddrFrom4([4]byte{first >> 24, byte(i >> 16), byte(i >> 8), byte(i)})
-		e.FastPath.Set(e.VRF, addr, fastpath.Value(hosts[i%len(hosts)]))
+		e.Set(addr, fastpath.Value(hosts[i%len(hosts)]))
 	}
 	addrs := make([]uint32, destinations)
 	for i := range addrs {

@@ -6,7 +6,6 @@ import (
 	"msee/dataplane/fib"
 	"msee/dataplane/gso"
 	"msee/dataplane/port"
-	"msee/fastpath"
 	"msee/vlan"
 )
 
@@ -53,19 +52,19 @@ const (
 // named.
 type packet struct {
 	*port.Frame
-	in        *Subinterface   // demux
-	search    fib.Search4     // lookup, of IPv4
-	line      *fastpath.Line4 // fastPath: where to look
-	route     *NextHopGroup   // lookup; nil: none
-	out       *Rewrite        // fastPath, or lookup
-	outer     int             // untunnel: where in Buf the outer IP packet begins, of a frame out of a tunnel
-	l3        int             // demux: where the payload begins in Buf
-	headerLen int             // check: of the IP header; IPv6 without its extension headers
-	etherType uint16          // demux
-	verdict   Verdict         // proceed until a step settles it
-	group     bool            // admit: the destination MAC is a group address
-	v6        bool            // check
-	generated bool            // ours, not received: no errors about it, and its TTL is as it should be
+	in        *Subinterface // demux
+	search    fib.Search4   // lookup, of IPv4
+	route     *NextHopGroup // lookup; nil: none
+	out       *Rewrite      // fastPath, or lookup
+	outer     int           // untunnel: where in Buf the outer IP packet begins, of a frame out of a tunnel
+	l3        int           // demux: where the payload begins in Buf
+	dst       uint32        // check: where an IPv4 packet goes
+	headerLen int           // check: of the IP header; IPv6 without its extension headers
+	etherType uint16        // demux
+	verdict   Verdict       // proceed until a step settles it
+	group     bool          // admit: the destination MAC is a group address
+	v6        bool          // check
+	generated bool          // ours, not received: no errors about it, and its TTL is as it should be
 }
 
 // begin makes p that of a frame. It leaves what a step sets before another reads it.
@@ -317,6 +316,7 @@ func check4(p *packet) Verdict {
 			return DropChecksum
 		}
 	}
+	p.dst = binary.BigEndian.Uint32(h[16:])
 	if martian4(h[12]) || martian4(h[16]) {
 		return DropMartian
 	}
@@ -366,7 +366,7 @@ func (w *Worker) lookup(ps []packet) {
 			if p.in.VRF != of {
 				table, of = w.table(p), p.in.VRF
 			}
-			p.search = table.Search4(binary.BigEndian.Uint32(p.Buf[p.l3+16:]))
+			p.search = table.Search4(p.dst)
 		}
 	}
 	late := 0

@@ -59,7 +59,7 @@ func newTunnelRouter(t testing.TB, local, remote string) *tunnelRouter {
 	e, _ := r.endpointsOf(0)
 	h, _ := e.FastPath.AddHost(r.host)
 	for _, a := range []string{"10.100.1.20", "fd00:100::20"} {
-		e.FastPath.Set(e.VRF, netip.MustParseAddr(a), fastpath.Value(h))
+		e.Set(netip.MustParseAddr(a), fastpath.Value(h))
 	}
 	s := *r.engine.Snapshot()
 	s.Ports = []*Port{s.Ports[0], NewPort(1, "core", r.core, vlan.TPIDQ, new(PortCounters),

@@ -35,6 +35,7 @@ type Worker struct {
 	own       [1]packet            // of our own, at hand
 	charges   [vector]charge       // of the packets
 	late      [vector]uint8        // of the packets: those whose lookup takes longer
+	sought    sought               // of the packets: what fastPath looks for
 	verdicts  [verdictCount]uint64 // of the current batch
 	tagged    tagged
 	rx, tx    run

@@ -267,7 +267,7 @@ func (e *Edge) newVRF(c config.VRF) (*vrf, error) {
 	}
 	v := &vrf{cfg: config.VRF{Name: c.Name}, index: e.nextVRF, kernel: kernel, subs: map[string]*subinterface{},
 		origin: origin, rib: bgp.NewRIB(e.policy(c), nil), fwd: newForwarding(), stop: make(chan struct{})}
-	v.endpoints = newEndpoints(e.fastPath, v.index)
+	v.endpoints = newEndpoints(e.fastPath)
 	v.fromTap = &dataplane.Subinterface{Name: originName, VRF: v.index, Origin: true,
 		Punt: dataplane.NewPunt(origin.fd), Counters: new(dataplane.Counters)}
 	e.nextVRF++

@@ -77,9 +77,9 @@ type waiter struct {
 	addr netip.Addr
 }
 
-func newEndpoints(f *dataplane.FastPath, vrfIndex int) *endpoints {
+func newEndpoints(f *dataplane.FastPath) *endpoints {
 	return &endpoints{
-		dp:  &dataplane.Endpoints{FastPath: f, VRF: fastpath.VRF(vrfIndex)},
+		dp:  &dataplane.Endpoints{FastPath: f},
 		all: map[netip.Addr]*endpoint{}, hosts: map[hop]*endpointHost{},
 		told: map[string]told{}, most: endpointsPerSession,
 	}
@@ -330,13 +330,13 @@ func (e *Edge) moveEndpoint(v *vrf, addr netip.Addr, ep *endpoint, to hop, refus
 	if to.sub != nil {
 		number, ok := e.useHost(v, to)
 		if ok {
-			e.fastPath.Set(v.endpoints.dp.VRF, addr, fastpath.Value(number))
+			v.endpoints.dp.Set(addr, fastpath.Value(number))
 		} else {
 			to, refused = hop{}, "too many hosts"
 		}
 	}
 	if to.sub == nil && was.sub != nil {
-		e.fastPath.Delete(v.endpoints.dp.VRF, addr)
+		v.endpoints.dp.Delete(addr)
 	}
 	if ep.hop = to; to.sub != nil {
 		port.used++

@@ -178,7 +178,7 @@ func (e *Edge) lookup(v *vrf, addr netip.Addr) RouteLookup {
 // explainFastPath asks the table that the workers ask.
 func (e *Edge) explainFastPath(v *vrf, addr netip.Addr) string {
 	ep := v.endpoints.all[addr]
-	_, hit := e.fastPath.Lookup(v.endpoints.dp.VRF, addr)
+	hit := v.endpoints.dp.Lookup(addr) != 0
 	switch {
 	case e.device.Kind != config.KindEdge:
 		return "none: a gateway has no FastPath"

@@ -1,126 +1,118 @@
-// Package fastpath is the exact match in front of the longest prefix match: one
-// destination in one VRF → where its host is. It holds the endpoints of
+// Package fastpath is the exact match in front of the longest prefix match: a
+// destination in a VRF → where its host is. It holds the endpoints of
 // ExpressRoute FastPath, up to a few hundred thousand, and changes one by one
 // under the readers.
 //
 // One goroutine writes at a time; any number read, without locks, and see every
-// change at once. A slot of the hash table keeps the key that it was first
-// given until the table is copied, so that a reader never takes one
-// destination's value for another's, whatever happens between its two loads.
+// change at once. An IPv4 destination and its value are one word, so that a reader
+// has both or neither. In the table for IPv6 a slot keeps the key that it was first
+// given until the table is copied: a reader never takes one destination's value for
+// another's, whatever happens between its loads.
 package fastpath
 
 import (
 	"math/bits"
+	"math/rand/v2"
 	"net/netip"
 	"sync/atomic"
 )
 
-// Value is what a destination leads to, in the words of whoever set it; never 0.
-type Value uint64
+// Value is what a destination leads to, in the words of whoever set it: 1 to
+// MaxValue.
+type Value uint32
 
-// VRF numbers a forwarding table. It is not used again for another one.
-type VRF uint32
+// MaxValue is the largest that a table holds.
+const MaxValue Value = 1<<31 - 1
 
-// Table holds the endpoints of all VRFs. Its zero value is empty.
+// Table holds the endpoints of a VRF. Its zero value is empty. The unspecified
+// addresses are no destinations: there is never a value for them.
 type Table struct {
 	v4 atomic.Pointer[table4]
 	v6 atomic.Pointer[table6]
 }
 
-// Lookup4 finds an IPv4 destination, given as a number.
-func (t *Table) Lookup4(vrf VRF, addr uint32) (Value, bool) {
-	if m := t.v4.Load(); m != nil {
-		return m.lookup(key4(vrf, addr))
+// Batch is how many destinations Lookup4 takes at most.
+const Batch = 64
+
+// Lookup4 finds IPv4 destinations, given as numbers: values[i] is that of addrs[i],
+// 0 if it is not there. All memory is asked for before any is waited for. Of both
+// only the first n count.
+func (t *Table) Lookup4(addrs *[Batch]uint32, values *[Batch]Value, n int) {
+	m := t.v4.Load()
+	if m == nil {
+		clear(values[:n])
+		return
 	}
-	return 0, false
+	var buckets [Batch]*bucket
+	for i, addr := range addrs[:n] {
+		b := &m.buckets[m.home(addr)]
+		b[0].Load() // the cache miss, if it is one
+		buckets[i] = b
+	}
+	for i, addr := range addrs[:n] {
+		b := buckets[i]
+		s0, s1, s2, s3 := b[0].Load(), b[1].Load(), b[2].Load(), b[3].Load()
+		// Where in the bucket it stands nobody can predict, so all are compared
+		// without a branch.
+		var found uint64
+		if uint32(s0) == addr {
+			found = s0
+		}
+		if uint32(s1) == addr {
+			found = s1
+		}
+		if uint32(s2) == addr {
+			found = s2
+		}
+		if uint32(s3) == addr {
+			found = s3
+		}
+		if found == 0 && s3 != 0 { // the bucket is full: go on behind it
+			found = m.find(addr)
+		}
+		values[i] = Value(found>>32) & MaxValue
+	}
 }
 
-// View4 is the IPv4 side of a table, for a VRF, as a reader sees it for a moment:
-// what many lookups have in common. Its zero value finds nothing.
-type View4 struct {
-	table *table4
-	key   uint64 // of address 0
-}
-
-// View4 returns the view of a VRF. Keep it for a batch, not longer: it holds on to
-// a table that the writer may have copied.
-func (t *Table) View4(vrf VRF) View4 { return View4{t.v4.Load(), key4(vrf, 0)} }
-
-// Near begins a lookup: it asks for the memory where Find will look, and does not
-// wait for it.
-func (v View4) Near(addr uint32) *Line4 {
-	if v.table == nil {
-		return nil
-	}
-	key := v.key | uint64(addr)
-	l := &v.table.lines[mix(key, key)>>v.table.shift&uint64(len(v.table.lines)-1)]
-	l.keys[0].Load() // the cache miss, if it is one
-	return l
-}
-
-// Find ends the lookup that Near began for the same destination; 0 if it is not
-// there. Where in the line a key stands nobody can predict, so all are looked at
-// without a branch.
-func (v View4) Find(l *Line4, addr uint32) Value {
-	if l == nil {
-		return 0
-	}
-	key, found := v.key|uint64(addr), uint64(0)
-	k0, v0 := l.keys[0].Load(), l.values[0].Load()
-	k1, v1 := l.keys[1].Load(), l.values[1].Load()
-	k2, v2 := l.keys[2].Load(), l.values[2].Load()
-	k3, v3 := l.keys[3].Load(), l.values[3].Load()
-	if k0 == key {
-		found = v0
-	}
-	if k1 == key {
-		found = v1
-	}
-	if k2 == key {
-		found = v2
-	}
-	if k3 == key {
-		found = v3
-	}
-	if found == 0 && k3 != 0 { // the line is full: go on behind it
-		rest, _ := v.table.lookup(key)
-		return rest
-	}
-	return Value(found)
-}
-
-// Lookup6 finds an IPv6 destination, given as its upper and lower half.
-func (t *Table) Lookup6(vrf VRF, hi, lo uint64) (Value, bool) {
+// Lookup6 finds an IPv6 destination, given as its upper and lower half; 0 if it is
+// not there.
+func (t *Table) Lookup6(hi, lo uint64) Value {
 	if m := t.v6.Load(); m != nil {
-		return m.lookup(key6{used | uint64(vrf), hi, lo})
+		if s := m.slot([2]uint64{hi, lo}); s != nil {
+			return Value(s.Load()) & MaxValue
+		}
 	}
-	return 0, false
+	return 0
 }
 
-// Lookup finds a destination; for those that are not in a hurry.
-func (t *Table) Lookup(vrf VRF, addr netip.Addr) (Value, bool) {
-	if addr.Is4() {
-		return t.Lookup4(vrf, uint32(low(addr)))
+// Lookup finds a destination, for those that are not in a hurry; 0 if it is not
+// there.
+func (t *Table) Lookup(addr netip.Addr) Value {
+	if hi, lo := halves(addr); addr.Is6() {
+		return t.Lookup6(hi, lo)
+	} else if m := t.v4.Load(); m != nil {
+		return Value(m.find(uint32(lo))>>32) & MaxValue
 	}
-	k := newKey6(vrf, addr)
-	return t.Lookup6(vrf, k[1], k[2])
+	return 0
 }
 
-// Set adds a destination or changes where it leads. v is not 0.
-func (t *Table) Set(vrf VRF, addr netip.Addr, v Value) {
-	if addr.Is4() {
-		set(&t.v4, key4(vrf, uint32(low(addr))), v)
-	} else {
-		set(&t.v6, newKey6(vrf, addr), v)
+// Set adds a destination or changes where it leads.
+func (t *Table) Set(addr netip.Addr, v Value) {
+	switch hi, lo := halves(addr); {
+	case addr.IsUnspecified():
+	case addr.Is4():
+		set(&t.v4, uint32(lo), v)
+	default:
+		set(&t.v6, [2]uint64{hi, lo}, v)
 	}
 }
 
 // Delete removes a destination, if it is there.
-func (t *Table) Delete(vrf VRF, addr netip.Addr) {
-	if addr.Is4() {
-		del(&t.v4, key4(vrf, uint32(low(addr))))
+func (t *Table) Delete(addr netip.Addr) {
+	if hi, lo := halves(addr); addr.Is6() {
+		del(&t.v6, [2]uint64{hi, lo})
 	} else {
-		del(&t.v6, newKey6(vrf, addr))
+		del(&t.v4, uint32(lo))
 	}
 }
 
@@ -136,263 +128,276 @@ func (t *Table) Len() int {
 	return n
 }
 
-// Memory is what the table takes, in octets: 16 for a slot of IPv4 and 32 for
-// one of IPv6. While destinations only come, between 2/5 and 4/5 of the slots are
-// taken once there are a few: 20 to 40 and 40 to 80 octets a destination.
+// Memory is what the table takes, in octets: 8 for a slot of IPv4 and 32 for one of
+// IPv6. While destinations only come, between 1/4 and 1/2 of the slots for IPv4, and 3/8
+// and 3/4 of those for IPv6, are taken once there are a few: 16 to 32 and 43 to 86
+// octets a destination.
 func (t *Table) Memory() int {
 	n := 0
 	if m := t.v4.Load(); m != nil {
-		n += len(m.lines) * lineLen
+		n += len(m.buckets) * 4 * 8
 	}
 	if m := t.v6.Load(); m != nil {
-		n += len(m.lines) * lineLen
+		n += len(m.lines) * 2 * 32
 	}
 	return n
 }
 
 const (
-	lineLen = 64 // octets: a cache line
-	// used marks a slot that has a key, VRF 0 and address 0 included.
-	used = 1 << 63
-	// minLines are in the smallest table.
-	minLines = 16
+	// used marks a slot that has a key, be its destination deleted or not.
+	used = 1 << 31
+	// minSlots are in the smallest table.
+	minSlots = 32
 )
 
-// key4 is VRF and address in one word.
-func key4(vrf VRF, addr uint32) uint64 { return used | uint64(vrf&0x7fffffff)<<32 | uint64(addr) }
-
-// key6 is the VRF and the two halves of the address.
-type key6 [3]uint64
-
-func newKey6(vrf VRF, addr netip.Addr) key6 {
-	b := addr.As16()
-	k := key6{0: used | uint64(vrf)}
-	for i, octet := range b {
-		k[1+i/8] = k[1+i/8]<<8 | uint64(octet)
+// halves is an address as two numbers; of IPv4 it is the lower one.
+func halves(addr netip.Addr) (hi, lo uint64) {
+	if addr.Is4() {
+		for _, octet := range addr.As4() {
+			lo = lo<<8 | uint64(octet)
+		}
+		return 0, lo
 	}
-	return k
-}
-
-// low is the address's last 64 bits.
-func low(addr netip.Addr) uint64 { return newKey6(0, addr.Unmap())[2] }
-
-// mix multiplies to 128 bits and folds them: every bit of the key reaches the
-// upper bits of the result, which choose the line.
-func mix(a, b uint64) uint64 {
-	hi, lo := bits.Mul64(a^0x9e3779b97f4a7c15, b^0xe7037ed1a0b428db)
-	return hi ^ lo
+	for i, octet := range addr.As16() {
+		if i < 8 {
+			hi = hi<<8 | uint64(octet)
+		} else {
+			lo = lo<<8 | uint64(octet)
+		}
+	}
+	return hi, lo
 }
 
 // hashTable is what the writer does to either kind of table.
 type hashTable[K any, T any] interface {
 	*T
-	// find returns the value of a key's slot, and nil if it has none.
-	find(K) *atomic.Uint64
-	// put takes the first free slot for a key that has none.
-	put(K, Value)
+	// change sets the value of a key, 0 for none; false if it has no slot.
+	change(K, Value) bool
+	// add takes a slot for a key that has none.
+	add(K, Value)
 	// room says whether a slot may still be taken.
 	room() bool
 	// grown is a copy with room, without the slots of what was deleted.
 	grown() *T
-	count(int)
 }
 
 func set[K, T any, P hashTable[K, T]](at *atomic.Pointer[T], k K, v Value) {
 	m := P(at.Load())
-	if m != nil {
-		if slot := m.find(k); slot != nil {
-			if slot.Swap(uint64(v)) == 0 {
-				m.count(1)
-			}
-			return
-		}
+	if m != nil && m.change(k, v) {
+		return
 	}
 	if m == nil || !m.room() {
 		m = P(m.grown())
-		m.put(k, v)
+		m.add(k, v)
 		at.Store((*T)(m))
 		return
 	}
-	m.put(k, v)
+	m.add(k, v)
 }
 
 func del[K, T any, P hashTable[K, T]](at *atomic.Pointer[T], k K) {
-	m := P(at.Load())
-	if m == nil {
-		return
-	}
-	if slot := m.find(k); slot != nil && slot.Swap(0) != 0 {
-		m.count(-1)
+	if m := P(at.Load()); m != nil {
+		m.change(k, 0)
 	}
 }
 
-// size is the number of lines for n destinations, so that they take at most
-// half of the slots: there is half as much room again before the next copy.
-func size(n, perLine int) int {
-	lines := minLines
-	for lines*perLine/2 < n {
-		lines *= 2
-	}
-	return lines
+// shape is what both kinds have.
+type shape struct {
+	multiplier uint64 // of a hash: odd, and nobody's to guess
+	slots      int
+	most       int // that may be taken
+	taken      int // slots, deleted ones included; the writer's
+	live       int // without those; the writer's
 }
 
-// table4 is a hash table of lines that a probe reads whole: a cache miss for
+// newShape is that of a table for n destinations and some more, of whose slots so many
+// eighths may be taken.
+func newShape(n, eighths int) shape {
+	slots := minSlots
+	for slots*(eighths-1)/8 < n {
+		slots *= 2
+	}
+	return shape{multiplier: rand.Uint64() | 1, slots: slots, most: slots * eighths / 8}
+}
+
+func (s *shape) room() bool { return s.taken < s.most }
+
+// count is after a slot that had or had not a destination has one or has none.
+func (s *shape) count(was, is bool) {
+	if was {
+		s.live--
+	}
+	if is {
+		s.live++
+	}
+}
+
+// table4 is a hash table of buckets that a probe reads whole: a cache miss for
 // one destination, hardly ever two.
 type table4 struct {
-	lines []Line4 // a power of two of them
-	shift int     // of a hash, so that it is a line's index
-	taken int     // slots, deleted ones included; the writer's
-	live  int     // without those; the writer's
+	shape
+	buckets []bucket // a power of two of them
 }
 
-// Line4 is a line of the table for IPv4.
-type Line4 struct {
-	keys   [4]atomic.Uint64 // 0 if free; then the rest of the line is free too
-	values [4]atomic.Uint64 // 0 if deleted
+// bucket is half a cache line. A slot has the destination in its lower half, value
+// and used in its upper one; 0 is free, and then so is the rest of the bucket.
+type bucket [4]atomic.Uint64
+
+// newTable4 keeps half of the slots free, so that few buckets overflow: which do is
+// another thing that nobody can predict.
+func newTable4(n int) *table4 {
+	s := newShape(n, 4)
+	return &table4{shape: s, buckets: make([]bucket, s.slots/4)}
 }
 
-func newTable4(lines int) *table4 {
-	return &table4{lines: make([]Line4, lines), shift: 64 - bits.TrailingZeros(uint(lines))}
+// home is the bucket where an address is, unless it was full. (Inlined.)
+func (m *table4) home(addr uint32) uint64 {
+	h := uint64(addr) * m.multiplier
+	h = (h ^ h>>32) * 0x9e3779b97f4a7c15 >> 32
+	return h * uint64(len(m.buckets)) >> 32 // 0 ≤ h/2³² < 1
 }
 
-func (m *table4) lookup(key uint64) (Value, bool) {
-	for at := mix(key, key) >> m.shift; ; at++ {
-		l := &m.lines[at&uint64(len(m.lines)-1)]
-		for i := range l.keys {
-			switch l.keys[i].Load() {
-			case key:
-				v := l.values[i].Load()
-				return Value(v), v != 0
-			case 0:
-				return 0, false
+// find returns what is in the slot of an address; 0 if it has none.
+func (m *table4) find(addr uint32) (found uint64) {
+	for at := m.home(addr); ; at++ {
+		b := &m.buckets[at&uint64(len(m.buckets)-1)]
+		for i := range b {
+			if s := b[i].Load(); s == 0 || uint32(s) == addr {
+				return s
 			}
 		}
 	}
 }
 
-func (m *table4) find(key uint64) *atomic.Uint64 {
-	for at := mix(key, key) >> m.shift; ; at++ {
-		l := &m.lines[at&uint64(len(m.lines)-1)]
-		for i := range l.keys {
-			switch l.keys[i].Load() {
-			case key:
-				return &l.values[i]
-			case 0:
-				return nil
+func word(addr uint32, v Value) uint64 { return uint64(used|v)<<32 | uint64(addr) }
+
+func has(slot uint64) bool { return Value(slot>>32)&MaxValue != 0 }
+
+// slot returns the slot of an address, or else the one it may take: the first that
+// is free or was another's, as key and value change at once.
+func (m *table4) slot(addr uint32) (slot *atomic.Uint64, known bool) {
+	for at := m.home(addr); ; at++ {
+		b := &m.buckets[at&uint64(len(m.buckets)-1)]
+		for i := range b {
+			s := b[i].Load()
+			if slot == nil && !has(s) {
+				slot = &b[i]
+			}
+			switch {
+			case s == 0:
+				return slot, false
+			case uint32(s) == addr:
+				return &b[i], true
 			}
 		}
 	}
 }
 
-func (m *table4) put(key uint64, v Value) {
-	for at := mix(key, key) >> m.shift; ; at++ {
-		l := &m.lines[at&uint64(len(m.lines)-1)]
-		for i := range l.keys {
-			if l.keys[i].Load() == 0 {
-				l.values[i].Store(uint64(v)) // before the key makes it visible
-				l.keys[i].Store(key)
-				m.taken++
-				m.live++
-				return
-			}
-		}
+func (m *table4) change(addr uint32, v Value) bool {
+	slot, known := m.slot(addr)
+	if known {
+		m.count(has(slot.Swap(word(addr, v))), v != 0)
 	}
+	return known
 }
 
-func (m *table4) room() bool { return m.taken < len(m.lines)*4*13/16 }
-
-func (m *table4) count(by int) { m.live += by }
+func (m *table4) add(addr uint32, v Value) {
+	slot, _ := m.slot(addr)
+	if slot.Swap(word(addr, v)) == 0 {
+		m.taken++
+	}
+	m.count(false, true)
+}
 
 func (m *table4) grown() *table4 {
 	if m == nil {
-		return newTable4(minLines)
+		return newTable4(0)
 	}
-	out := newTable4(size(m.live+1, 4))
-	for at := range m.lines {
-		l := &m.lines[at]
-		for i := range l.keys {
-			if k, v := l.keys[i].Load(), l.values[i].Load(); k != 0 && v != 0 {
-				out.put(k, Value(v))
+	out := newTable4(m.live + 1)
+	for at := range m.buckets {
+		for i := range m.buckets[at] {
+			if s := m.buckets[at][i].Load(); has(s) {
+				out.add(uint32(s), Value(s>>32)&MaxValue)
 			}
 		}
 	}
 	return out
 }
 
-// table6 is the same with two slots to a line.
+// table6 is the same with two slots to a cache line, of several words each.
 type table6 struct {
+	shape
 	lines []line6
-	shift int
-	taken int
-	live  int
 }
 
 type line6 [2]struct {
-	vrf    atomic.Uint64 // with used; 0 if free
-	hi, lo atomic.Uint64 // of the address; before vrf makes them visible
-	value  atomic.Uint64 // 0 if deleted
+	value  atomic.Uint64 // with used; 0 if free
+	hi, lo atomic.Uint64 // of the address; before value makes them visible, and never changed
+	_      uint64
 }
 
-func newTable6(lines int) *table6 {
-	return &table6{lines: make([]line6, lines), shift: 64 - bits.TrailingZeros(uint(lines))}
+func newTable6(n int) *table6 {
+	s := newShape(n, 6)
+	return &table6{shape: s, lines: make([]line6, s.slots/2)}
 }
 
-func (k *key6) hash() uint64 { return mix(k[1]^k[0]<<1, k[2]) }
-
-func (m *table6) lookup(k key6) (Value, bool) {
-	if slot := m.find(k); slot != nil {
-		v := slot.Load()
-		return Value(v), v != 0
-	}
-	return 0, false
+// home multiplies to 128 bits and folds them, as both halves count.
+func (m *table6) home(k [2]uint64) uint64 {
+	hi, lo := bits.Mul64(k[0]^m.multiplier, k[1]^0xe7037ed1a0b428db)
+	return (hi ^ lo) >> 32 * uint64(len(m.lines)) >> 32
 }
 
-func (m *table6) find(k key6) *atomic.Uint64 {
-	for at := k.hash() >> m.shift; ; at++ {
+// slot returns the value's place, and nil if the key has none.
+func (m *table6) slot(k [2]uint64) *atomic.Uint64 {
+	for at := m.home(k); ; at++ {
 		l := &m.lines[at&uint64(len(m.lines)-1)]
 		for i := range l {
 			s := &l[i]
-			switch vrf := s.vrf.Load(); {
-			case vrf == k[0] && s.hi.Load() == k[1] && s.lo.Load() == k[2]:
-				return &s.value
-			case vrf == 0:
+			switch {
+			case s.value.Load() == 0:
 				return nil
+			case s.hi.Load() == k[0] && s.lo.Load() == k[1]:
+				return &s.value
 			}
 		}
 	}
 }
 
-func (m *table6) put(k key6, v Value) {
-	for at := k.hash() >> m.shift; ; at++ {
+func (m *table6) change(k [2]uint64, v Value) bool {
+	s := m.slot(k)
+	if s == nil {
+		return false
+	}
+	m.count(Value(s.Swap(uint64(used|v)))&MaxValue != 0, v != 0)
+	return true
+}
+
+func (m *table6) add(k [2]uint64, v Value) {
+	for at := m.home(k); ; at++ {
 		l := &m.lines[at&uint64(len(m.lines)-1)]
 		for i := range l {
-			if s := &l[i]; s.vrf.Load() == 0 {
-				s.hi.Store(k[1])
-				s.lo.Store(k[2])
-				s.value.Store(uint64(v))
-				s.vrf.Store(k[0])
+			if s := &l[i]; s.value.Load() == 0 {
+				s.hi.Store(k[0])
+				s.lo.Store(k[1])
+				s.value.Store(uint64(used | v))
 				m.taken++
-				m.live++
+				m.count(false, true)
 				return
 			}
 		}
 	}
 }
 
-func (m *table6) room() bool { return m.taken < len(m.lines)*2*13/16 }
-
-func (m *table6) count(by int) { m.live += by }
-
 func (m *table6) grown() *table6 {
 	if m == nil {
-		return newTable6(minLines)
+		return newTable6(0)
 	}
-	out := newTable6(size(m.live+1, 2))
+	out := newTable6(m.live + 1)
 	for at := range m.lines {
 		for i := range m.lines[at] {
 			s := &m.lines[at][i]
-			if vrf, v := s.vrf.Load(), s.value.Load(); vrf != 0 && v != 0 {
-				out.put(key6{vrf, s.hi.Load(), s.lo.Load()}, Value(v))
+			if v := Value(s.value.Load()) & MaxValue; v != 0 {
+				out.add([2]uint64{s.hi.Load(), s.lo.Load()}, v)
 			}
 		}
 	}
