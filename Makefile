@@ -39,15 +39,15 @@ test: deps build lint ## lint, fuzz, unit tests and (as root) integration tests
 	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 	CGO_ENABLED=1 go test -race -count=1 -p 2 -timeout 30m ./...
 
-bench: root deps build ## measure against the kernel's own forwarding, into out/bench.json
+bench: root deps build ## measure against the kernel's own forwarding, into out/bench.json (and DOCS=docs)
 	mkdir -p out
-	go run ./test/bench -out out/bench.json -plot out/bench.svg
+	go run ./test/bench -out out/bench.json -plot out/bench.svg $(if $(DOCS),-docs $(DOCS))
 	$(give_back)
 
 bench-peers: DEPS := --peers
 bench-peers: root deps build ## the same and against Open vSwitch and DPDK, which it installs
 	mkdir -p out
-	go run ./test/bench -peers -out out/bench.json -plot out/bench.svg
+	go run ./test/bench -peers -out out/bench.json -plot out/bench.svg $(if $(DOCS),-docs $(DOCS))
 	$(give_back)
 
 soak: DEPS := --test

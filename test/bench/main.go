@@ -2,6 +2,7 @@
 // is ahead or behind: docs/performance.md tells what the rows are.
 //
 //	go run ./test/bench [-out FILE] [-rounds N] [-seconds N] [-rows REGEXP] [-msee FILE]
+//	go run ./test/bench -from FILE,FILE [-out FILE] [-docs DIR]
 //
 // Subject and baseline are measured in turn (A B A B …), so that a machine that
 // gets slower does so for both. What other processes burn meanwhile is noted
@@ -37,6 +38,8 @@ type options struct {
 	rows    *regexp.Regexp
 	peers   bool
 	plot    string
+	docs    string
+	from    string
 }
 
 func main() {
@@ -58,6 +61,15 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b := &bench{options: o, progress: os.Stdout, where: thisMachine()}
+	if o.from != "" {
+		if b.earlier, err = readResults(o.from); err != nil {
+			return err
+		}
+		if o.rows.String() == "" {
+			return b.run(ctx, nil)
+		}
+	}
 	var selected []*row
 	for _, r := range rows(o.peers) {
 		if o.rows.MatchString(r.name) {
@@ -75,12 +87,10 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	scratch, err := os.MkdirTemp("", "msee-bench-")
-	if err != nil {
+	if b.scratch, err = os.MkdirTemp("", "msee-bench-"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(scratch)
-	b := &bench{options: o, scratch: scratch, progress: os.Stdout, where: thisMachine()}
+	defer os.RemoveAll(b.scratch)
 	return b.run(ctx, selected)
 }
 
@@ -94,6 +104,8 @@ func parseFlags() (options, error) {
 	flag.IntVar(&o.retries, "retries", 3, "how often a run that others disturb is made again")
 	flag.BoolVar(&o.peers, "peers", false, "measure against other dataplanes too, in rows of their own")
 	flag.StringVar(&o.plot, "plot", "", "draw the ratios here as SVG")
+	flag.StringVar(&o.docs, "docs", "", "write table and plot into performance.md and bench.svg in this directory")
+	flag.StringVar(&o.from, "from", "", "add to earlier results of these files (with commas between; a later one's rows replace an earlier one's); without -rows nothing is measured")
 	flag.Parse()
 	if flag.NArg() > 0 || o.rounds < 1 || o.seconds < 1 || o.retries < 0 {
 		flag.Usage()

@@ -34,6 +34,14 @@ const (
 	dpdkXDP forwarder = "dpdk_testpmd_afxdp"
 )
 
+// peerNotes say what exactly each is, for the results.
+var peerNotes = map[forwarder]string{
+	packetCopy: "this bench's own (`test/bench/copier.go`): one thread, TPACKET_V2 in, sendmmsg out, virtio-net headers both ways; sets the addresses and the TTL",
+	ovsTSO:     "Open vSwitch of Debian (3.1), userspace datapath, DPDK's build for `userspace-tso-enable=true`, AF_PACKET ports, the main thread forwards; two OpenFlow rules that set the addresses and the TTL",
+	ovsXDP:     "Open vSwitch of Debian (3.1), userspace datapath, afxdp ports, `xdp-mode=native` (copying: veth has no zero-copy here), one queue, a PMD thread on processor 1 that polls always; the same rules",
+	dpdkXDP:    "testpmd of Debian's DPDK (22.11), net_af_xdp with `force_copy=1`, one forwarding core, processor 1, which polls always; `--forward-mode=mac`: sets the addresses, looks nothing up",
+}
+
 // Where Debian has what it does not put into PATH.
 const (
 	ovsSchema   = "/usr/share/openvswitch/vswitch.ovsschema"

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // result is a row's outcome. Values are medians over the rounds.
@@ -29,7 +30,10 @@ type result struct {
 	Noisy    int                `json:"noisyRuns"` // of both sides
 	Extra    map[string]float64 `json:"extra,omitempty"`
 	Samples  []sample           `json:"samples"`
+	Note     string             `json:"note,omitempty"` // what the baseline was, if that needs saying
 	Machine  machine            `json:"machine"`
+	When     time.Time          `json:"when"`    // it was finished
+	Seconds  int                `json:"seconds"` // of a run
 }
 
 // against is what a row is compared with.
@@ -43,7 +47,7 @@ type against struct {
 
 // summarise makes a row's result of its runs, at least one of each side.
 func summarise(r *row, samples []sample, where machine) result {
-	out := result{Name: r.name, Unit: r.unit, Samples: samples, Machine: where,
+	out := result{Name: r.name, Unit: r.unit, Samples: samples, Machine: where, Note: peerNotes[r.opponent],
 		Baseline: against{Name: r.baseline, Value: r.target, Min: r.target, Max: r.target}}
 	var values [2][]float64
 	for _, s := range samples {
@@ -133,14 +137,7 @@ func printTable(w io.Writer, results []result) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ROW\tUNIT\tMSEE\tBASELINE\tVALUE\tRATIO\tNOISY\tCPU s/Gbit\tCPU s/Mframe\tROUTER s/Gbit\tROUTER s/Mframe\tFRAME\tMB\tHOW")
 	for _, r := range results {
-		ours, theirs := spread(r.Value, r.Min, r.Max), spread(r.Baseline.Value, r.Baseline.Min, r.Baseline.Max)
-		runs := r.Runs
-		if r.Baseline.Min == r.Baseline.Max {
-			theirs = number(r.Baseline.Value)
-		}
-		if len(r.Samples) > r.Runs {
-			runs = len(r.Samples)
-		}
+		ours, theirs, runs := spread(r.Value, r.Min, r.Max), r.theirs(), len(r.Samples)
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\n", r.Name, r.Unit, ours, r.Baseline.Name, theirs,
 			spread(r.Ratio, r.RatioMin, r.RatioMax), r.Noisy, runs, strings.Join(r.costs(), "\t"), r.how())
 	}
@@ -149,6 +146,15 @@ func printTable(w io.Writer, results []result) {
 
 func spread(value, low, high float64) string {
 	return fmt.Sprintf("%s (%s – %s)", number(value), number(low), number(high))
+}
+
+// theirs is the baseline's value.
+func (r *result) theirs() string {
+	b := r.Baseline
+	if b.Min == b.Max {
+		return number(b.Value)
+	}
+	return spread(b.Value, b.Min, b.Max)
 }
 
 // costKeys are the figures of extra that have columns.

@@ -16,6 +16,7 @@ type bench struct {
 	scratch  string // directory that is removed at the end
 	progress io.Writer
 	where    machine
+	earlier  []result          // to add to
 	bed      *bed              // the one that is up; nil if none is
 	binaries map[string]string // test binaries by package
 }
@@ -40,7 +41,7 @@ const quietShare = 0.05
 func (b *bench) run(ctx context.Context, selected []*row) (err error) {
 	// The context may have ended: the bed goes all the same.
 	defer func() { err = errors.Join(err, b.leaveBed(context.WithoutCancel(ctx))) }()
-	var results []result
+	results := b.earlier
 	var failed []error
 	for i, r := range selected {
 		fmt.Fprintf(b.progress, "[%d/%d] %s, %s against %s\n", i+1, len(selected), r.name, r.unit, r.baseline)
@@ -55,12 +56,17 @@ func (b *bench) run(ctx context.Context, selected []*row) (err error) {
 			failed = append(failed, err)
 			continue
 		}
-		results = append(results, summarise(r, samples, b.where))
-		if err := errors.Join(writeJSON(b.out, results), writePlot(b.plot, results)); err != nil {
+		this := summarise(r, samples, b.where)
+		this.When, this.Seconds = time.Now().Round(time.Second), b.seconds
+		results = merge(results, []result{this})
+		if err := writeJSON(b.out, results); err != nil {
 			return err
 		}
 	}
 	printTable(b.progress, results)
+	if ctx.Err() == nil { // of what was interrupted there is only -out
+		failed = append(failed, writeJSON(b.out, results), writePlot(b.plot, results), writeDocs(b.docs, results))
+	}
 	return errors.Join(failed...)
 }
 
