@@ -2,7 +2,7 @@
 // that its owner alone may open.
 //
 //	GET  /v1/device /v1/circuits /v1/peerings /v1/bgp /v1/routes[?vrf=NAME]
-//	     /v1/arp /v1/bfd /v1/ports /v1/meters
+//	     /v1/arp /v1/bfd /v1/ports /v1/meters /v1/gateways
 //	GET  /v1/audit      what the audits of FIB against RIB have found
 //	POST /v1/audit      audit now
 //	GET  /v1/circuits/{circuit}/peerings/{peering}/…    see diagnostics.go
@@ -140,6 +140,7 @@ func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler 
 	mux.HandleFunc("GET /v1/meters", answer(func(*http.Request) (any, error) { return rows(e.Meters()) }))
 	mux.HandleFunc("GET /v1/ports", answer(func(*http.Request) (any, error) { return rows(e.Ports()) }))
 	handleFastPath(mux, e)
+	mux.HandleFunc("GET /v1/gateways", answer(func(*http.Request) (any, error) { return rows(e.Gateways()) }))
 	mux.HandleFunc("GET /v1/audit", answer(func(*http.Request) (any, error) { return rows(e.Audits()) }))
 	mux.HandleFunc("POST /v1/audit", answer(func(*http.Request) (any, error) { return rows(e.Audit()) }))
 	mux.HandleFunc("GET /v1/macsec", answer(func(*http.Request) (any, error) { return rows(e.MACsec()) }))

@@ -33,6 +33,7 @@ type source interface {
 	BFD() ([]edge.BFDStatus, error)
 	Meters() ([]edge.MeterStatus, error)
 	FastPath() ([]edge.FastPathStatus, error)
+	Gateways() ([]edge.GatewayStatus, error)
 	MACsec() ([]edge.MACsecStatus, error)
 }
 
@@ -104,6 +105,14 @@ var (
 	fastPortEntries = gauge("fastpath_port_entries", "Endpoints in the exact match, of all VRFs of the port.", "port")
 	fastLimit       = gauge("fastpath_port_limit", "How many endpoints the port may have.", "port")
 
+	gatewayBandwidth = gauge("gateway_bandwidth_bytes_per_second", "What this instance of a gateway may pass into the VNet.", "vrf")
+	gatewayPPS       = gauge("gateway_packets_per_second_limit", "How many packets a second this instance may pass.", "vrf")
+	gatewayFlowLimit = gauge("gateway_flow_limit", "How many flows this instance may have.", "vrf")
+	gatewayFlows     = gauge("gateway_flows", "Flows that this instance has.", "vrf")
+	gatewayPackets   = counter("gateway_packets_total", "IP packets passed into the VNet.", "vrf")
+	gatewayBytes     = counter("gateway_bytes_total", "Octets of IP packets passed into the VNet.", "vrf")
+	gatewayDrops     = counter("gateway_dropped_packets_total", "IP packets that the gateway did not pass, by why.", "vrf", "reason")
+
 	macsecSecured = gauge("macsec_secured", "1 if the port has a key to send and receive with.", "port")
 	macsecPeers   = gauge("macsec_peers", "Live peers of the port.", "port")
 	macsecTx      = counter("macsec_transmit_frames_total", "Frames sealed.", "port")
@@ -122,7 +131,7 @@ func (collector) Describe(chan<- *prometheus.Desc) {}
 // makes the scrape fail: a counter that is missing is no counter at zero.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	s := scrape{out: out, seen: map[string]bool{}}
-	for _, read := range []func(source) error{s.device, s.ports, s.subinterfaces, s.sessions, s.tables, s.bfd, s.meters, s.fastPath, s.macsec} {
+	for _, read := range []func(source) error{s.device, s.ports, s.subinterfaces, s.sessions, s.tables, s.bfd, s.meters, s.fastPath, s.gateways, s.macsec} {
 		if err := read(c.source); err != nil {
 			out <- prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(err), err)
 			return

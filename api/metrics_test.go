@@ -79,6 +79,10 @@ func (d *fakeDevice) FastPath() ([]edge.FastPathStatus, error) {
 	return []edge.FastPathStatus{{VRF: "er1-private", Port: "cust", Endpoints: 5, Programmed: 4, PortCount: 7, Limit: 25000},
 		{VRF: "er2-private", Port: "cust", Endpoints: 3, Programmed: 3, PortCount: 7, Limit: 25000}}, nil
 }
+func (d *fakeDevice) Gateways() ([]edge.GatewayStatus, error) {
+	return []edge.GatewayStatus{{VRF: "vnet1", Limits: edge.GatewayNumbers{Mbps: 500, PacketsPerSecond: 50_000, Flows: 100_000},
+		Used: edge.GatewayNumbers{Flows: 3}, Packets: 8, Dropped: map[string]uint64{"pps": 4}}}, nil
+}
 func (d *fakeDevice) MACsec() ([]edge.MACsecStatus, error) {
 	s := edge.MACsecStatus{Port: "cust", State: "pending", Reason: peerText, CKN: []byte("\xab\xcd\xef")}
 	s.SecY.RxSCs = []macsec.RxSC{{}, {}}
@@ -118,6 +122,13 @@ func TestMetrics(t *testing.T) {
 		`msee_circuit_bandwidth_bytes_per_second{circuit="er1"} 6.25e+06`,
 		`msee_fastpath_entries{vrf="er2-private"} 3`,
 		`msee_fastpath_port_entries{port="cust"} 7`,
+		`msee_gateway_bandwidth_bytes_per_second{vrf="vnet1"} 6.25e+07`,
+		`msee_gateway_packets_per_second_limit{vrf="vnet1"} 50000`,
+		`msee_gateway_flow_limit{vrf="vnet1"} 100000`,
+		`msee_gateway_flows{vrf="vnet1"} 3`,
+		`msee_gateway_packets_total{vrf="vnet1"} 8`,
+		`msee_gateway_dropped_packets_total{reason="pps",vrf="vnet1"} 4`,
+		`msee_gateway_dropped_packets_total{reason="flows",vrf="vnet1"} 0`,
 		`msee_macsec_secured{port="cust"} 0`,
 		`msee_macsec_receive_refused_frames_total{port="cust",reason="InPktsLate"} 3`,
 	} {

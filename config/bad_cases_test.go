@@ -247,6 +247,11 @@ var badEdge = []badCase{
 var badGateway = []badCase{
 	{"instance", "instance: 0", "instance: 2",
 		"1:51: virtualNetworkGateway.instance: a gateway has two instances (got 2; want 0 or 1)"},
+	{"gateway limits", "sku: {name: ErGw1AZ}", "limits: {bandwidthInMbps: 1, packetsPerSecond: 1, flows: 4000001, flowIdleSeconds: 1}",
+		"1:80: virtualNetworkGateway.limits.bandwidthInMbps: not a bandwidth of a gateway in Mbit/s (got 1; want 2 to 100000; each instance has half)\n" +
+			"1:101: virtualNetworkGateway.limits.packetsPerSecond: not a number of packets per second (got 1; want 2 to 100000000; each instance has half)\n" +
+			"1:111: virtualNetworkGateway.limits.flows: not a number of flows (got 4000001; want 2 to 4000000; each instance has half)\n" +
+			"1:137: virtualNetworkGateway.limits.flowIdleSeconds: not a time that an idle flow is remembered (got 1; want 2 to 3600 seconds)"},
 	{"gateway SKU", "ErGw1AZ", "ErGw4AZ",
 		"1:66: virtualNetworkGateway.sku.name: not a value of name (got ErGw4AZ; want Standard, HighPerformance, UltraPerformance, ErGw1AZ, ErGw2AZ, ErGw3AZ or ErGwScale)"},
 	{"no address space", "  addressSpace:\n    addressPrefixes: [10.100.0.0/16, \"fd00:100::/48\"]\n", "",

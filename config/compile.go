@@ -173,7 +173,8 @@ func (f *gatewayFile) compile() *Device {
 		ASN: circuit.ASNGateway, RouterID: f.routerID, Ports: compilePorts(f.ports),
 		BFDDaemonPort: f.bfdDaemonPort, Metrics: f.metrics,
 	}
-	v := VRF{Name: f.vnet.Name, AllowRemoteVnetTraffic: f.gateway.AllowRemoteVnetTraffic}
+	v := VRF{Name: f.vnet.Name, AllowRemoteVnetTraffic: f.gateway.AllowRemoteVnetTraffic,
+		Gateway: &Gateway{SKU: f.gateway.SKU, ScaleUnits: f.scaleUnits, Limits: f.limits.PerInstance()}}
 	for _, p := range f.vnet.AddressSpace {
 		v.Originate = append(v.Originate, Originated{p, communitiesOf(&f.vnet)})
 	}

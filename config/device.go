@@ -97,8 +97,18 @@ type VRF struct {
 	// Microsoft peering announces. Their names are "" if none is attached.
 	RouteFilter, RouteFilterIPv6         []community.Value
 	RouteFilterName, RouteFilterIPv6Name string
+	// Gateway is what an instance of a gateway passes; nil on an MSEE, and on a
+	// gateway's underlay.
+	Gateway *Gateway `json:",omitempty"`
 	// Endpoints are, on a gateway, the addresses it tells the MSEEs the hosts of.
 	Endpoints []Endpoint
+}
+
+// Gateway is an instance of a gateway's SKU, and what that makes of it.
+type Gateway struct {
+	SKU        circuit.GatewaySKU
+	ScaleUnits int                   `json:",omitempty"` // of ErGwScale
+	Limits     circuit.GatewayLimits // of this instance
 }
 
 // Advertised is one of a Microsoft peering's advertisedPublicPrefixes.

@@ -186,6 +186,14 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 	f.add("RouteFilterName", v.RouteFilterName)
 	f.add("RouteFilterIPv6Name", v.RouteFilterIPv6Name)
 	f.add("Endpoints", v.Endpoints)
+	if g := v.Gateway; g != nil {
+		f.add("GatewaySKU", g.SKU)
+		f.add("ScaleUnits", g.ScaleUnits)
+		f.add("BandwidthInMbps", g.Limits.BandwidthInMbps)
+		f.add("PacketsPerSecond", g.Limits.PacketsPerSecond)
+		f.add("Flows", g.Limits.Flows)
+		f.add("FlowIdle", g.Limits.FlowIdle)
+	}
 	all[objectKey{"vrf", v.Name}] = f
 	for _, s := range v.Subinterfaces {
 		var f fields

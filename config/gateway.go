@@ -1,7 +1,9 @@
 package config
 
 import (
+	"cmp"
 	"net/netip"
+	"time"
 
 	"msee/circuit"
 	"msee/community"
@@ -10,7 +12,9 @@ import (
 // gatewayFile is the content of a file that describes a gateway instance.
 type gatewayFile struct {
 	gateway       circuit.VirtualNetworkGateway
-	routerID      netip.Addr // zero if not given
+	scaleUnits    int                   // of an ErGwScale
+	limits        circuit.GatewayLimits // of both instances together
+	routerID      netip.Addr            // zero if not given
 	timers        timers
 	bfd           bfdKeys // where a connection says nothing else
 	bfdDaemonPort int     // Device.BFDDaemonPort
@@ -37,8 +41,9 @@ func (r *reader) gateway(o *object) *gatewayFile {
 		f.gateway.Instance = int(value(g, "instance", required, number, checkInstance))
 		f.gateway.SKU = defaultGatewaySKU
 		if s, ok := g.section("sku", optional, "name"); ok {
-			f.gateway.SKU, _ = r.gatewaySKU(s)
+			f.gateway.SKU, f.scaleUnits = r.gatewaySKU(s)
 		}
+		f.limits = r.gatewayLimits(g, f.gateway.SKU.Limits(f.scaleUnits))
 		f.gateway.AllowRemoteVnetTraffic = toggle(g, "allowRemoteVnetTraffic", false)
 		f.routerID = routerID(g)
 		g.done()
@@ -53,6 +58,21 @@ func (r *reader) gateway(o *object) *gatewayFile {
 	}
 	f.connections = r.connections(o, required, false, f.bfd)
 	return f
+}
+
+// gatewayLimits reads what takes the place of the SKU's limits.
+func (r *reader) gatewayLimits(o *object, l circuit.GatewayLimits) circuit.GatewayLimits {
+	s, ok := o.section("limits", optional, "bandwidthInMbps, packetsPerSecond, flows or flowIdleSeconds")
+	if !ok {
+		return l
+	}
+	defer s.done()
+	l.BandwidthInMbps = cmp.Or(int(value(s, "bandwidthInMbps", optional, number, circuit.CheckGatewayBandwidth)), l.BandwidthInMbps)
+	l.PacketsPerSecond = cmp.Or(int(value(s, "packetsPerSecond", optional, number, circuit.CheckGatewayPackets)), l.PacketsPerSecond)
+	l.Flows = cmp.Or(int(value(s, "flows", optional, number, circuit.CheckGatewayFlows)), l.Flows)
+	idle := value(s, "flowIdleSeconds", optional, number, circuit.CheckFlowIdle)
+	l.FlowIdle = cmp.Or(time.Duration(idle)*time.Second, l.FlowIdle)
+	return l
 }
 
 func (r *reader) virtualNetwork(o *object, f *gatewayFile) {

@@ -54,6 +54,9 @@ func NewEngine(log *slog.Logger) *Engine {
 // Unresolved is where the workers ask for neighbors that packets wait for.
 func (e *Engine) Unresolved() <-chan *Adjacency { return e.unresolved }
 
+// Now is the workers' time.
+func (e *Engine) Now() time.Duration { return time.Since(e.epoch) }
+
 // Snapshot returns the tables in force.
 func (e *Engine) Snapshot() *Snapshot { return e.snap.Load() }
 

@@ -83,12 +83,18 @@ func (w *Worker) answer(p *packet) {
 	}
 }
 
-// mtu is what the packet must fit: that of where it is to leave by.
+// mtu is what the packet must fit: that of where it is to leave by, and of a gateway.
 func (p *packet) mtu() int {
-	if p.out == nil { // its neighbor is not known yet
-		return p.route.Out.MTU
+	mtu := 0
+	if p.out != nil {
+		mtu = p.out.Out.MTU
+	} else { // its neighbor is not known yet
+		mtu = p.route.Out.MTU
 	}
-	return p.out.Out.MTU
+	if p.in.Gateway != nil {
+		mtu = min(mtu, p.in.Gateway.limits.MTU)
+	}
+	return mtu
 }
 
 // sendError answers p with an ICMP error, if p may be answered at all.

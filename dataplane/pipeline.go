@@ -23,6 +23,7 @@ import (
 //	source    what the customer may send from
 //	fastPath  exact match → adjacency, where FastPath is on
 //	lookup    else the longest prefix match → next-hop group → adjacency; ours → the kernel
+//	gateway   the limits of a VNet's gateway, at one
 //	rewrite   TTL, MTU, MACs and tags
 //	police    the circuit's bandwidth; bytes metered, of what has got this far
 //	fragment  what is too long for its way out and may be cut
@@ -105,6 +106,9 @@ func (w *Worker) forward(frames []port.Frame) (octets int) {
 	w.source(ps)
 	if !w.port.endpoints || w.fastPath(ps) {
 		w.lookup(ps)
+	}
+	if w.port.gateways {
+		w.gateway(ps)
 	}
 	long := w.rewrite(ps)
 	w.police(ps)
@@ -438,6 +442,11 @@ func (w *Worker) special(p *packet, group *NextHopGroup) Verdict {
 		}
 		return w.punt(p, PuntLocal)
 	case Glean:
+		if g := p.in.Gateway; g != nil && !p.generated {
+			if g.admit(p); p.verdict != proceed {
+				return p.verdict
+			}
+		}
 		return w.puntGlean(p, group.Out)
 	default:
 		return DropBlackhole

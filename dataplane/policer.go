@@ -41,20 +41,22 @@ const (
 )
 
 // NewPolicer returns the policer of a provider's circuit, of mbps Mbit/s.
-func NewPolicer(mbps int) *Policer { return newPolicer(uint64(mbps)*1e6/8, burstTime) }
+func NewPolicer(mbps int) *Policer { return newBucket(uint64(mbps)*1e6/8, burstTime, minBurst) }
 
 // NewDirectPolicer returns the policer of an ExpressRoute Direct circuit of mbps
 // Mbit/s (enableDirectPortRateLimit): it acts when traffic is more than 20 % above
 // that, and until it has not been so for a second.
 func NewDirectPolicer(mbps int) *Policer {
 	p := NewPolicer(mbps)
-	p.over = newPolicer(p.rate+p.rate/directExcess, directTime)
+	p.over = newBucket(p.rate+p.rate/directExcess, directTime, minBurst)
 	return p
 }
 
-func newPolicer(rate uint64, burst time.Duration) *Policer {
+// newBucket returns a policer of rate octets per second, and of what that is in burst
+// at once, but so many octets at the least.
+func newBucket(rate uint64, burst time.Duration, atLeast int64) *Policer {
 	p := &Policer{rate: rate}
-	p.burst = max(int64(p.granted(burst)), minBurst)
+	p.burst = max(int64(p.granted(burst)), atLeast)
 	p.used.Store(-p.burst) // full at the epoch
 	return p
 }

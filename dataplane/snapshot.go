@@ -53,7 +53,7 @@ type Port struct {
 	vni     [4096]*[4096]*Subinterface // by the VNI's upper and lower half
 	tunnels bool                       // it carries VXLAN
 	// What some subinterface of the port has; steps that none needs are left out.
-	checksSources, endpoints, ingress, egress bool
+	checksSources, endpoints, ingress, egress, gateways bool
 	// inject lists whose TAPs this port's worker reads.
 	inject []*Subinterface
 }
@@ -100,6 +100,7 @@ func (p *Port) sumUp() {
 		p.endpoints = p.endpoints || s.Endpoints != nil
 		p.ingress = p.ingress || s.Ingress != nil
 		p.egress = p.egress || s.Egress != nil
+		p.gateways = p.gateways || s.Gateway != nil
 	}
 }
 
@@ -141,6 +142,9 @@ type Subinterface struct {
 	Ingress, Egress *Direction
 	Sources         *Sources    // all that may be forwarded from here comes from one of these; nil: any
 	SourceCheck     SourceCheck // what else its source must be
+	// Gateway is what may come in here at a VNet's gateway, from the MSEEs; nil
+	// elsewhere.
+	Gateway *Gateway
 	// Origin marks not an interface on a port but where the kernel hands over
 	// packets for the VRF's table to route: what it has to say to stations that
 	// are on no subnet of ours.

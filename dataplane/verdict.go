@@ -37,6 +37,10 @@ const (
 	DropBlackhole       // the route says discard
 	DropUnresolved      // no next hop can be used: down, or its link-layer address not known yet
 	DropPoliced         // above the circuit's bandwidth
+	DropGatewayFragment // a fragment: a VNet's gateway passes none
+	DropGatewayFlows    // of a new flow, and the gateway has all that its SKU allows
+	DropGatewayPPS      // above the packets per second of the gateway's SKU
+	DropGatewayMbps     // above the bandwidth of the gateway's SKU
 	DropTTL             // TTL or hop limit ran out; the sender is told
 	DropTooBig          // does not fit the egress MTU; the sender is told
 	DropBFD             // for a BFD session, which did not take it; see PortCounters.BFDDiscards
@@ -76,6 +80,10 @@ var verdictNames = [verdictCount]string{
 	DropBlackhole:       "drop-blackhole",
 	DropUnresolved:      "drop-unresolved",
 	DropPoliced:         "drop-policed",
+	DropGatewayFragment: "drop-gateway-fragment",
+	DropGatewayFlows:    "drop-gateway-flows",
+	DropGatewayPPS:      "drop-gateway-pps",
+	DropGatewayMbps:     "drop-gateway-bandwidth",
 	DropTTL:             "drop-ttl",
 	DropTooBig:          "drop-too-big",
 	DropBFD:             "drop-bfd",

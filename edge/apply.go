@@ -56,6 +56,7 @@ type vrf struct {
 	rib       *bgp.RIB
 	fwd       *forwarding
 	endpoints *endpoints
+	gateway   *gateway          // nil on an MSEE
 	announced []config.Endpoint // to the MSEEs, by a gateway
 	audit     AuditStatus
 	repair    repair
@@ -268,6 +269,7 @@ func (e *Edge) newVRF(c config.VRF) (*vrf, error) {
 	v := &vrf{cfg: config.VRF{Name: c.Name}, index: e.nextVRF, kernel: kernel, subs: map[string]*subinterface{},
 		origin: origin, rib: bgp.NewRIB(e.policy(c), nil), fwd: newForwarding(), stop: make(chan struct{})}
 	v.endpoints = newEndpoints(e.fastPath)
+	e.setGateway(v, c.Gateway)
 	v.fromTap = &dataplane.Subinterface{Name: originName, VRF: v.index, Origin: true,
 		Punt: dataplane.NewPunt(origin.fd), Counters: new(dataplane.Counters)}
 	e.nextVRF++
@@ -328,6 +330,7 @@ func (s *subinterface) configure(cfg config.Subinterface, p *portState, counters
 		s.dp.Sources = dataplane.NewSources(cfg.Sources...)
 	}
 	s.dp.Underlay = cfg.Side == config.SideUnderlay
+	s.dp.Gateway = s.vrf.gatewayOf(cfg)
 	if cfg.Side == config.SideCustomer {
 		s.dp.Endpoints = s.vrf.endpoints.dp
 	}
@@ -466,6 +469,7 @@ func (e *Edge) dropSessions(dev *config.Device) {
 // reconfigure brings a VRF's subinterfaces and policy to c. It returns the
 // subinterfaces that are gone, and whether those left have changed.
 func (e *Edge) reconfigure(v *vrf, c config.VRF) (gone []*subinterface, changed bool, err error) {
+	limited := e.setGateway(v, c.Gateway)
 	for name, s := range v.subs {
 		i := slices.IndexFunc(c.Subinterfaces, func(x config.Subinterface) bool { return x.Name == name })
 		if i < 0 {
@@ -477,7 +481,7 @@ func (e *Edge) reconfigure(v *vrf, c config.VRF) (gone []*subinterface, changed 
 		}
 		cfg := c.Subinterfaces[i]
 		p := e.ports[cfg.Port]
-		if reflect.DeepEqual(s.cfg, cfg) && s.port == p && s.tpid == p.cfg.TPID && s.tap.mac == p.port.MAC() {
+		if reflect.DeepEqual(s.cfg, cfg) && s.port == p && s.tpid == p.cfg.TPID && s.tap.mac == p.port.MAC() && !limited {
 			continue
 		}
 		changed = true

@@ -469,6 +469,9 @@ func (e *Edge) tick(now time.Time) {
 	e.endRepair(now)
 	e.releaseLimits(now)
 	e.auditDue(now)
+	for _, v := range e.vrfs {
+		v.gateway.tick(e.engine.Now())
+	}
 	// A tenth of the next hops each second, told by their last octet, is
 	// asked whether it is still there; those not resolved are asked for
 	// every second.

@@ -3,6 +3,7 @@ package test
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -47,7 +48,8 @@ func (l *testLab) traceroute(from, to string) []string {
 }
 
 // jumbo is the default topology with hosts, and a CE, that take larger packets
-// than the MSEEs and gateways pass on: those have Azure's MTU of 1500.
+// than the MSEEs and gateways pass on: those have Azure's MTU of 1500, and gateways
+// 1400 into the VNet.
 func jumbo(t *testing.T) string {
 	return topology(t, "default",
 		"{ends: [onprem:eth0, ce:lan0]}", "{ends: [onprem:eth0, ce:lan0], mtu: 8000}",
@@ -87,6 +89,26 @@ func TestPathMTU(t *testing.T) {
 				t.Errorf("%s has not learnt the path's MTU:\n%s", c.from, out)
 			}
 		})
+	}
+	// Of what the MSEEs pass, gateways pass what is not longer than 1400.
+	for to, c := range map[string]struct {
+		headers int
+		says    string
+	}{
+		"10.100.1.10":      {28, "Frag needed and DF set (mtu = 1400)"},
+		"fd00:100:0:1::10": {48, "Packet too big: mtu=1400"},
+	} {
+		l.exec("onprem", "ip", "-4", "route", "flush", "cache")
+		l.exec("onprem", "ip", "-6", "route", "flush", "cache")
+		ping := []string{"ping", "-n", "-c", "3", "-i", "0.3", "-W", "2", "-M", "do", "-s"}
+		out, err := l.try("onprem", append(ping, strconv.Itoa(1400-c.headers), to)...)
+		if err != nil {
+			t.Errorf("packets of 1400 octets do not pass the gateway: %v\n%s", err, out)
+		}
+		out, _ = l.try("onprem", append(ping, strconv.Itoa(1401-c.headers), to)...)
+		if !strings.Contains(out, c.says) || !strings.Contains(out, "local error: message too long, mtu") {
+			t.Errorf("want %q, and the path's MTU learnt; got:\n%s", c.says, out)
+		}
 	}
 	for _, node := range []string{"onprem", "vm"} {
 		l.exec(node, "ip", "-4", "route", "flush", "cache")

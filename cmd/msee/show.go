@@ -89,6 +89,8 @@ func showCommand() *cobra.Command {
 		func(c *api.Client) (any, error) { return c.Ports() }, printer(api.ShowPorts))
 	add("meters", "What each peering has carried, and what was above its circuit's bandwidth",
 		func(c *api.Client) (any, error) { return c.Meters() }, printer(api.ShowMeters))
+	add("gateways", "What each instance of a gateway passes, may by its SKU, and drops",
+		func(c *api.Client) (any, error) { return c.Gateways() }, printer(api.ShowGateways))
 	add("limits", "How many prefixes each session may announce, and has",
 		func(c *api.Client) (any, error) { return c.Sessions() }, printer(api.ShowLimits))
 	add("services", "Microsoft's services by community: what is announced, and why not more",
