@@ -305,7 +305,7 @@ func (w *Worker) serveBFD(n int) {
 	if len(t.sessions) == 0 {
 		return
 	}
-	if t.backlog += n; n < len(w.batch) {
+	if t.backlog += n; n < port.BatchSize {
 		t.backlog = 0 // the port is empty
 	}
 	now := w.clock()

@@ -27,7 +27,7 @@ import (
 //	rewrite   TTL, MTU, MACs and tags
 //	police    the circuit's bandwidth; bytes metered, of what has got this far
 //	fragment  what is too long for its way out and may be cut
-//	enqueue   in line for the egress port
+//	enqueue   in line for the egress port, superframes in one of their own
 //	settle    verdicts counted; what the sender should hear of is answered by ICMP
 //	transmit  once for all that was received, one call per egress port; sealed
 //	          on the way if that port is protected
@@ -603,7 +603,9 @@ func (w *Worker) enqueue(ps []packet) (queued int) {
 			w.verdicts[Transmit]++ // with the frame it was joined to
 			continue
 		}
-		q.frames = append(q.frames, p.Frame)
+		if !w.waitsBehind(q, i, p) {
+			q.frames = append(q.frames, p.Frame)
+		}
 	}
 	return queued
 }
@@ -634,15 +636,24 @@ func (w *Worker) transmit() {
 		}
 		if len(q.frames) > 0 {
 			q.join.Flush()
-			s := q.send(q.frames)
-			w.verdicts[Transmit] += uint64(s.sent)
-			w.verdicts[DropEgressFull] += uint64(s.full)
-			w.verdicts[DropNoKey] += uint64(s.noKey)
-			w.verdicts[DropTooBig] += uint64(s.tooLong)
+			w.note(q.send(q.frames))
 			q.frames = q.frames[:0]
 			q.join.Release()
 		}
+		if len(q.bulk) > 0 {
+			frames := w.nextBulk(q)
+			w.note(q.send(frames))
+			q.shift(len(frames))
+		}
 	}
+}
+
+// note settles the verdicts of forwarded frames that were sent.
+func (w *Worker) note(s sealed) {
+	w.verdicts[Transmit] += uint64(s.sent)
+	w.verdicts[DropEgressFull] += uint64(s.full)
+	w.verdicts[DropNoKey] += uint64(s.noKey)
+	w.verdicts[DropTooBig] += uint64(s.tooLong)
 }
 
 // send transmits frames, counts for the port, and returns what became of them.

@@ -31,6 +31,7 @@ type Worker struct {
 	now       time.Duration
 
 	batch     []port.Frame
+	bulk      bulk
 	packets   [vector]packet       // of the batch at hand
 	own       [1]packet            // of our own, at hand
 	charges   [vector]charge       // of the packets
@@ -67,6 +68,8 @@ type egressQueue struct {
 	sender  port.Sender
 	control []*port.Frame // ours (inject, ICMP): goes first
 	frames  []*port.Frame // forwarded
+	bulk    []*port.Frame // the same, long; see bulk.go
+	bulkAt  []int16       // where in the worker's batch they are
 	sealer  *sealer       // of a protected port, once something was sent
 	cutter  *cutter       // before sender, of a port with tunnels; nil otherwise
 	// join makes superframes again of what a protected port had to receive as
@@ -95,12 +98,16 @@ func newWorker(e *Engine, t *thread, index int, p port.Port) (*Worker, error) {
 		thread: t,
 		engine: e, log: e.log.With("port", p.Name()), index: index, device: p, mac: p.MAC(),
 		batch:        make([]port.Frame, port.BatchSize),
+		bulk:         bulk{first: -1},
 		replies:      make([]port.Frame, 0, maxReplies),
 		pieces:       make([]port.Frame, 0, piecePool),
 		taps:         map[int]*Subinterface{},
 		injectFrames: make([]port.Frame, injectBatch),
 		mail:         make(chan func(*Worker), mailQueue),
 		eapol:        newTokenBucket(puntEAPOLPerSecond, puntEAPOLPerSecond/2),
+	}
+	if w.bulk.keeper, _ = p.(port.Keeper); w.bulk.keeper != nil {
+		w.batch = make([]port.Frame, keptFrames)
 	}
 	for range injectBatch {
 		w.injectBufs = append(w.injectBufs, make([]byte, injectBufLen))
@@ -161,7 +168,11 @@ func (w *Worker) resize(cfg port.PacketConfig) error {
 	if w.mutedUntil == 0 { // the descriptor is going
 		w.thread.unwatch(w.device.FD())
 	}
+	w.drain()
 	clear(w.batch) // no pointer must outlive the old ring: the Go heap may grow into its place
+	for _, q := range w.queues {
+		clear(q.bulk[:cap(q.bulk)])
+	}
 	err := p.Resize(cfg)
 	w.mutedUntil = 0
 	return errors.Join(err, w.watchPort())
@@ -181,7 +192,8 @@ func (w *Worker) unwatch() {
 // for it, 0 for never.
 func (w *Worker) deadline() time.Duration { return w.mutedUntil }
 
-// step takes one batch through the pipeline and returns its size.
+// step takes one batch through the pipeline, sends what is in line, and returns how
+// many frames it has taken, a whole batch if there may be more: 0 if there is nothing to do.
 func (w *Worker) step() int {
 	if snap := w.engine.snap.Load(); snap != w.snap {
 		w.adopt(snap)
@@ -192,25 +204,39 @@ func (w *Worker) step() int {
 	if w.mutedUntil != 0 && !w.unmute() {
 		return 0
 	}
-	n, err := w.device.Recv(w.batch)
+	room := w.room()
+	n, err := w.device.Recv(room)
 	if err != nil {
 		w.port.Counters.Errors.Add(1)
 		w.log.Warn("receive", "err", err)
+		w.drain()
 		w.mute()
 	}
-	if n == 0 {
+	if n == 0 && w.bulk.waiting == 0 {
 		return 0
 	}
 	w.now = time.Since(w.engine.epoch)
+	first := w.bulk.oldest + w.bulk.kept // where room begins
+	if first >= len(w.batch) {
+		first -= len(w.batch)
+	}
+	w.bulk.kept += n
 	bytes := 0
 	for i := 0; i < n; i += vector {
-		bytes += w.forward(w.batch[i:min(i+vector, n)])
+		if w.bulk.keeper != nil && w.port.SecY == nil {
+			w.bulk.first = first + i
+		}
+		bytes += w.forward(room[i:min(i+vector, n)])
 	}
+	w.bulk.first = -1
 	w.transmit()
-	w.device.Release()
+	w.giveBack()
 	w.replies, w.pieces = w.replies[:0], w.pieces[:0]
 	w.publishCounters(uint64(n), uint64(bytes))
-	return n
+	if n == len(room) {
+		return port.BatchSize
+	}
+	return max(n, 1)
 }
 
 // countRx and countTx count a frame for the subinterface it came in or leaves
@@ -321,6 +347,7 @@ func (w *Worker) serve(fd int) {
 // adopt makes a new snapshot the current one: opens senders for ports that
 // came, closes those of ports that went, watches the right TAPs.
 func (w *Worker) adopt(snap *Snapshot) {
+	w.drain()
 	w.snap, w.tagged = snap, tagged{}
 	if p := snap.Ports[w.index]; p != w.port {
 		w.port = p
@@ -355,7 +382,8 @@ func (w *Worker) adoptSenders() {
 			}
 			q = &egressQueue{sender: sender,
 				control: make([]*port.Frame, 0, injectBatch+maxReplies+piecePool),
-				frames:  make([]*port.Frame, 0, port.BatchSize)}
+				frames:  make([]*port.Frame, 0, port.BatchSize),
+				bulk:    make([]*port.Frame, 0, keptFrames), bulkAt: make([]int16, 0, keptFrames)}
 			w.egress[i] = q
 		}
 		q.port = p

@@ -251,7 +251,10 @@ func (p *Packet) pendingError() error {
 }
 
 // Release implements Port.
-func (p *Packet) Release() { p.ring.release() }
+func (p *Packet) Release() { p.ring.release(p.ring.held) }
+
+// ReleaseOldest implements Keeper.
+func (p *Packet) ReleaseOldest(n int) { p.ring.release(n) }
 
 // Stats implements Port.
 func (p *Packet) Stats() Stats {

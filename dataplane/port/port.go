@@ -90,9 +90,9 @@ type Port interface {
 	// must be polled (a pair without wake-up).
 	FD() int
 	// Recv fills batch with frames that wait and returns how many; 0 at once
-	// if none does. It must not be called again before Release.
+	// if none does. It must not be called again before Release; but see Keeper.
 	Recv(batch []Frame) (int, error)
-	// Release gives the frames of the last Recv back to the device.
+	// Release gives all frames back to the device.
 	Release()
 	// NewSender opens a transmit handle for one worker.
 	NewSender() (Sender, error)
@@ -100,6 +100,13 @@ type Port interface {
 	Stats() Stats
 	// Close closes the device; the worker must have stopped.
 	Close() error
+}
+
+// Keeper is a Port whose frames may be kept while it is asked for more: Recv may be
+// called again before Release, and goes on behind them.
+type Keeper interface {
+	// ReleaseOldest gives those n frames back that have been out for longest.
+	ReleaseOldest(n int)
 }
 
 // Sender transmits on one port for one worker.

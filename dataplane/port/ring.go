@@ -80,10 +80,13 @@ func (r *rxRing) unmap() error {
 	return unix.Munmap(mem)
 }
 
-// take fills batch with the slots that are ours now.
+// take fills batch with the slots that are ours now, behind those given out before.
 func (r *rxRing) take(batch []Frame) int {
-	n, at := 0, r.next
-	for n < len(batch) && n < len(r.slots) {
+	n, at := 0, r.next+r.held
+	if at >= len(r.slots) {
+		at -= len(r.slots)
+	}
+	for n < len(batch) && r.held+n < len(r.slots) {
 		h := r.slots[at]
 		status := atomic.LoadUint32(&h.Status) // acquires what the kernel wrote before it
 		if status&unix.TP_STATUS_USER == 0 {
@@ -95,7 +98,7 @@ func (r *rxRing) take(batch []Frame) int {
 			at = 0
 		}
 	}
-	r.held = n
+	r.held += n
 	return n
 }
 
@@ -116,9 +119,10 @@ func fillFrame(f *Frame, h *unix.Tpacket2Hdr, status uint32, stride int) {
 	}
 }
 
-// release returns the slots of the last take to the kernel.
-func (r *rxRing) release() {
-	for ; r.held > 0; r.held-- {
+// release returns the n oldest slots that were given out to the kernel.
+func (r *rxRing) release(n int) {
+	r.held -= n
+	for ; n > 0; n-- {
 		atomic.StoreUint32(&r.slots[r.next].Status, unix.TP_STATUS_KERNEL)
 		if r.next++; r.next == len(r.slots) {
 			r.next = 0

@@ -44,7 +44,7 @@ func TestRingWrapsAround(t *testing.T) {
 			}
 			out++
 		}
-		r.release()
+		r.release(r.held)
 	}
 	if out != in {
 		t.Errorf("took %d of %d frames", out, in)
