@@ -7,6 +7,8 @@ package bgp
 import (
 	"net/netip"
 	"time"
+
+	"msee/bgp/evpn"
 )
 
 // ASNs of Azure's own routers.
@@ -33,7 +35,9 @@ type SessionConfig struct {
 	GracefulRestart bool
 	// TTLSecurity takes only packets that have crossed no router (RFC 5082).
 	TTLSecurity bool
-	Enabled     bool
+	// EVPN has the session carry EVPN routes, and no others.
+	EVPN    bool
+	Enabled bool
 }
 
 // Hold keeps a session down: its peer is told with a Cease, its connection is
@@ -134,6 +138,7 @@ type SessionStatus struct {
 // Event is what the speaker tells the edge: exactly one field is set.
 type Event struct {
 	Update *Update
+	EVPN   *evpn.Update // a change of an EVPN session's Adj-RIB-In
 	Status *SessionStatus
 	// EndOfRIB names the session whose initial table of a family is complete
 	// (RFC 4724 §2).

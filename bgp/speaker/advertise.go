@@ -39,6 +39,9 @@ func (s *session) advertise(u *bgp.Update) {
 func (s *session) refresh(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.cur == c && s.cfg.EVPN {
+		c.retell.Store(true)
+	}
 	if s.cur == c {
 		s.dirty = keys(s.routes)
 		s.wakeTellerLocked()
@@ -70,6 +73,10 @@ func (s *session) tell(c *conn) {
 	s.dirty = keys(s.routes) // and no withdrawals of what this connection never heard
 	s.mu.Unlock()
 	w := &updateWriter{local: s.cfg.Local, as: s.cfg.LocalAS, fourOctets: o.fourOctets}
+	if s.cfg.EVPN {
+		s.tellEVPN(c, w)
+		return
+	}
 	family, _ := s.family()
 	told := s.told // the End-of-RIB is due when it closes; nil when it is out
 	if !o.carries(family) {

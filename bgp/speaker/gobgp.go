@@ -56,7 +56,7 @@ func (g *gobgp) addNeighbour(c *bgp.SessionConfig) error {
 			HoldTime: uint64(c.Hold / time.Second), KeepaliveInterval: uint64(c.Keepalive / time.Second),
 			ConnectRetry: 1, IdleHoldTimeAfterReset: 1,
 		}},
-		AfiSafis: []*api.AfiSafi{{Config: &api.AfiSafiConfig{Family: family(c.Peer), Enabled: true}}},
+		AfiSafis: []*api.AfiSafi{{Config: &api.AfiSafiConfig{Family: family(c), Enabled: true}}},
 	}})
 	if err != nil {
 		return fmt.Errorf("add neighbour %s: %w", c.Peer, err)
@@ -68,8 +68,11 @@ func (g *gobgp) deleteNeighbour(c *bgp.SessionConfig) error {
 	return g.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: c.Peer.String()})
 }
 
-func family(a netip.Addr) *api.Family {
-	if a.Is4() {
+func family(c *bgp.SessionConfig) *api.Family {
+	switch {
+	case c.EVPN:
+		return &api.Family{Afi: api.Family_AFI_L2VPN, Safi: api.Family_SAFI_EVPN}
+	case c.Peer.Is4():
 		return &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}
 	}
 	return &api.Family{Afi: api.Family_AFI_IP6, Safi: api.Family_SAFI_UNICAST}

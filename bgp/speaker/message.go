@@ -64,6 +64,7 @@ type restartFamily struct {
 const (
 	ipv4Unicast = 1<<16 | 1
 	ipv6Unicast = 2<<16 | 1
+	l2vpnEVPN   = 25<<16 | 70
 )
 
 // carries reports whether the sender of the OPEN will exchange that family; a

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"msee/bgp"
+	"msee/bgp/evpn"
 )
 
 // outbox holds what a slow reader has yet to hear. It never blocks the writer
@@ -23,12 +24,20 @@ type outbox struct {
 type news struct {
 	// before are changes from before it went down, if its routes are retained:
 	// what was withdrawn must not be kept as stale.
-	before queue[*bgp.Attrs]
+	before changes
 	down   *bgp.SessionStatus // it left Established
 	status *bgp.SessionStatus
-	routes queue[*bgp.Attrs] // nil: withdrawn
+	routes changes
 	eor    bool
 }
+
+// changes of a session's routes, of the one kind that it has; nil: withdrawn.
+type changes struct {
+	ip   queue[netip.Prefix, *bgp.Attrs]
+	evpn queue[evpn.Key, *evpn.Route]
+}
+
+func (c *changes) len() int { return c.ip.len() + c.evpn.len() }
 
 func newOutbox() *outbox {
 	return &outbox{ready: make(chan struct{}, 1), pending: make(map[string]*news)}
@@ -72,13 +81,13 @@ func (o *outbox) status(s bgp.SessionStatus) {
 	}
 	switch {
 	case s.Retain == 0:
-		n.before = queue[*bgp.Attrs]{}
+		n.before = changes{}
 	case n.down == nil && n.status == nil:
 		n.before = n.routes
 	case n.down != nil && n.down.Retain == 0:
 		s.Retain = 0 // of a life of which the reader has heard nothing
 	}
-	n.routes, n.eor = queue[*bgp.Attrs]{}, false
+	n.routes, n.eor = changes{}, false
 	n.down, n.status = &s, nil
 }
 
@@ -90,10 +99,25 @@ func (o *outbox) update(u *bgp.Update) {
 	defer o.mu.Unlock()
 	n := o.newsLocked(u.Session)
 	for _, p := range u.Withdraw {
-		n.routes.set(p, nil)
+		n.routes.ip.set(p, nil)
 	}
 	for _, r := range u.Announce {
-		n.routes.set(r.Prefix, r.Attrs)
+		n.routes.ip.set(r.Prefix, r.Attrs)
+	}
+}
+
+func (o *outbox) updateEVPN(u *evpn.Update) {
+	if len(u.Announce)+len(u.Withdraw) == 0 {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := o.newsLocked(u.Session)
+	for _, k := range u.Withdraw {
+		n.routes.evpn.set(k, nil)
+	}
+	for _, r := range u.Announce {
+		n.routes.evpn.set(r.Key, &r)
 	}
 }
 
@@ -135,7 +159,7 @@ func (n *news) empty() bool {
 func (n *news) pop(session string) bgp.Event {
 	switch {
 	case n.before.len() > 0:
-		return bgp.Event{Update: takeRoutes(session, &n.before)}
+		return n.before.pop(session)
 	case n.down != nil:
 		s := n.down
 		n.down = nil
@@ -145,15 +169,22 @@ func (n *news) pop(session string) bgp.Event {
 		n.status = nil
 		return bgp.Event{Status: s}
 	case n.routes.len() > 0:
-		return bgp.Event{Update: takeRoutes(session, &n.routes)}
+		return n.routes.pop(session)
 	default:
 		n.eor = false
 		return bgp.Event{EndOfRIB: session}
 	}
 }
 
+func (c *changes) pop(session string) bgp.Event {
+	if c.ip.len() > 0 {
+		return bgp.Event{Update: takeRoutes(session, &c.ip)}
+	}
+	return bgp.Event{EVPN: takeEVPN(session, &c.evpn)}
+}
+
 // takeRoutes moves changes of up to maxRoutes weight out of q.
-func takeRoutes(session string, q *queue[*bgp.Attrs]) *bgp.Update {
+func takeRoutes(session string, q *queue[netip.Prefix, *bgp.Attrs]) *bgp.Update {
 	u := &bgp.Update{Session: session}
 	q.take(maxRoutes, func(p netip.Prefix, a *bgp.Attrs) int {
 		if a == nil {

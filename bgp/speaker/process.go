@@ -151,6 +151,11 @@ func (p *process) execute(c *command) {
 			s.advertise(c.Routes.unpack())
 		}
 	}
+	if c.EVPN != nil {
+		if s := p.sessions[c.EVPN.Session]; s != nil {
+			s.advertiseEVPN(c.EVPN)
+		}
+	}
 	if c.Told {
 		select {
 		case <-p.told:
@@ -274,6 +279,9 @@ func (p *process) report(conn net.Conn, ended <-chan struct{}) {
 		r := report{Status: e.Status, EndOfRIB: e.EndOfRIB}
 		if e.Update != nil {
 			r.Routes = pack(e.Update)
+		}
+		if e.EVPN != nil {
+			r.EVPN = packEVPN(e.EVPN)
 		}
 		if enc.Encode(&r) != nil {
 			return

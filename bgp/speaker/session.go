@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"msee/bgp"
+	"msee/bgp/evpn"
 )
 
 // Pacing of a session that is down. The first dial waits a moment, so that both
@@ -61,20 +62,21 @@ type session struct {
 	watch     *watch       // the one whose news count; nil between two neighbours
 	cur       *conn        // what GoBGP has
 	status    bgp.SessionStatus
-	sent      bgp.SessionStatus           // last told
-	note      string                      // why the session is about to move
-	last      string                      // why it is not up, or why it last went down
-	lastDown  string                      // why it last left Established
-	md5       string                      // what TCP-MD5 has to do with it
-	base      md5Counts                   // when it went down
-	rebase    bool                        // base is to be taken
-	malformed int                         // UPDATEs treated as withdrawals
-	routes    map[netip.Prefix]*bgp.Attrs // Adj-RIB-Out
-	dirty     *queue[struct{}]            // what of it cur has not been told
-	holds     []bgp.Hold                  // as the edge wants them
-	lived     bool                        // it was Established, in this process
-	key       string                      // TCP-MD5, may change any time
-	rekeyed   bool                        // it did while Established, and nothing was heard since
+	sent      bgp.SessionStatus              // last told
+	note      string                         // why the session is about to move
+	last      string                         // why it is not up, or why it last went down
+	lastDown  string                         // why it last left Established
+	md5       string                         // what TCP-MD5 has to do with it
+	base      md5Counts                      // when it went down
+	rebase    bool                           // base is to be taken
+	malformed int                            // UPDATEs treated as withdrawals
+	routes    map[netip.Prefix]*bgp.Attrs    // Adj-RIB-Out
+	dirty     *queue[netip.Prefix, struct{}] // what of it cur has not been told
+	evpnOut   []evpn.Route                   // of an EVPN session, instead of routes
+	holds     []bgp.Hold                     // as the edge wants them
+	lived     bool                           // it was Established, in this process
+	key       string                         // TCP-MD5, may change any time
+	rekeyed   bool                           // it did while Established, and nothing was heard since
 
 	// run's own
 	held       []bgp.Hold // as they are obeyed; while there are any, there is no neighbour
@@ -94,13 +96,13 @@ func newSession(cfg bgp.SessionConfig, v *vrf, p *process, old *session) *sessio
 	s := &session{
 		cfg: cfg, vrf: v, out: p.out, log: p.log.With("session", cfg.Name), told: p.told, reborn: p.reborn,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
-		routes: make(map[netip.Prefix]*bgp.Attrs), dirty: new(queue[struct{}]),
+		routes: make(map[netip.Prefix]*bgp.Attrs), dirty: new(queue[netip.Prefix, struct{}]),
 		cease: ceaseShutdown, rebase: true, key: cfg.Key,
 	}
 	s.status = bgp.SessionStatus{Session: cfg.Name, State: bgp.StateIdle, Since: time.Now()}
 	if old != nil {
 		s.routes, s.status.Flaps, s.lastDown, s.last = old.routes, old.status.Flaps, old.lastDown, old.last
-		s.lived = old.lived
+		s.lived, s.evpnOut = old.lived, old.evpnOut
 	}
 	return s
 }

@@ -25,6 +25,7 @@
 //  4. a session finds a connection                 session.go, connection.go, sockets.go, md5.go
 //  5. GoBGP speaks on it through a relay           relay.go, loopback.go, gobgp.go, accept.go
 //  6. messages are decoded and encoded             message.go, update.go, encode.go, advertise.go
+//     the same for EVPN                            evpn.go
 //  7. what moves a session is put in words         status.go, loghook.go
 //  8. reports cross the socket                     outbox.go
 //  9. the edge reads Events                        speaker.go
@@ -44,6 +45,7 @@ import (
 	"time"
 
 	"msee/bgp"
+	"msee/bgp/evpn"
 )
 
 // Restarts of a speaker that dies are this far apart; one that lived for
@@ -68,17 +70,19 @@ type Speaker struct {
 	mu        sync.Mutex
 	sessions  map[string]bgp.SessionConfig
 	routes    map[string]map[netip.Prefix]*bgp.Attrs // Adj-RIB-Outs
+	evpn      map[string][]evpn.Route                // those of EVPN sessions
 	configure bool                                   // sessions changed
 	resets    []reset
-	holds     map[string][]bgp.Hold       // by session
-	held      map[string]struct{}         // whose holds changed
-	dirty     map[string]*queue[struct{}] // of routes
-	reborn    bool                        // the process follows one that died
-	untold    bool                        // it has not been told all of routes yet
-	ping      uint64                      // to be sent, 0 if none
-	pinged    uint64                      // the last that was
-	silent    int                         // pings since the last pong
-	hung      string                      // why the process is taken for hung
+	holds     map[string][]bgp.Hold                     // by session
+	held      map[string]struct{}                       // whose holds changed
+	dirty     map[string]*queue[netip.Prefix, struct{}] // of routes
+	evpnDirty map[string]struct{}                       // of evpn
+	reborn    bool                                      // the process follows one that died
+	untold    bool                                      // it has not been told all of routes yet
+	ping      uint64                                    // to be sent, 0 if none
+	pinged    uint64                                    // the last that was
+	silent    int                                       // pings since the last pong
+	hung      string                                    // why the process is taken for hung
 }
 
 // A process that leaves so many pings unanswered, or is at one thing for
@@ -108,9 +112,10 @@ func start(ctx context.Context, log *slog.Logger, launch func() (*child, error))
 		events: make(chan bgp.Event), wake: make(chan struct{}, 1), done: make(chan struct{}),
 		sessions: make(map[string]bgp.SessionConfig),
 		routes:   make(map[string]map[netip.Prefix]*bgp.Attrs),
-		dirty:    make(map[string]*queue[struct{}]),
+		dirty:    make(map[string]*queue[netip.Prefix, struct{}]),
 		holds:    make(map[string][]bgp.Hold),
 		held:     make(map[string]struct{}),
+		evpn:     make(map[string][]evpn.Route), evpnDirty: make(map[string]struct{}),
 	}
 	var both sync.WaitGroup
 	both.Go(func() { s.supervise(ctx) })
@@ -150,6 +155,9 @@ func (s *Speaker) Configure(sessions []bgp.SessionConfig) {
 			// it did not know the session.
 			s.dirty[c.Name] = keys(s.routes[c.Name])
 		}
+		if _, ok := was[c.Name]; !ok && len(s.evpn[c.Name]) > 0 {
+			s.evpnDirty[c.Name] = struct{}{}
+		}
 	}
 	for name, routes := range s.routes {
 		if _, ok := s.sessions[name]; ok {
@@ -159,6 +167,12 @@ func (s *Speaker) Configure(sessions []bgp.SessionConfig) {
 		// that the session was gone if it is back in the next list.
 		s.dirty[name] = keys(routes)
 		delete(s.routes, name)
+	}
+	for name := range s.evpn {
+		if _, ok := s.sessions[name]; !ok {
+			delete(s.evpn, name)
+			s.evpnDirty[name] = struct{}{}
+		}
 	}
 	for name := range s.holds {
 		if _, ok := s.sessions[name]; !ok {
@@ -182,7 +196,7 @@ func (s *Speaker) Advertise(u bgp.Update) {
 		s.routes[u.Session] = routes
 	}
 	if dirty == nil {
-		dirty = new(queue[struct{}])
+		dirty = new(queue[netip.Prefix, struct{}])
 		s.dirty[u.Session] = dirty
 	}
 	for _, p := range u.Withdraw {
@@ -197,6 +211,17 @@ func (s *Speaker) Advertise(u bgp.Update) {
 			dirty.set(r.Prefix, struct{}{})
 		}
 	}
+	s.wakeUp()
+}
+
+// AdvertiseEVPN makes routes the whole Adj-RIB-Out of an EVPN session. They must not
+// change afterwards. Where their attributes name no next hop the session's local
+// address is sent.
+func (s *Speaker) AdvertiseEVPN(session string, routes []evpn.Route) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.evpn[session] = routes
+	s.evpnDirty[session] = struct{}{}
 	s.wakeUp()
 }
 
@@ -398,6 +423,9 @@ func (s *Speaker) markAll(reborn bool) {
 	for name, routes := range s.routes {
 		s.dirty[name] = keys(routes)
 	}
+	for name := range s.evpn {
+		s.evpnDirty[name] = struct{}{}
+	}
 	for name := range s.holds {
 		s.held[name] = struct{}{}
 	}
@@ -405,12 +433,12 @@ func (s *Speaker) markAll(reborn bool) {
 }
 
 // keys queues all prefixes of a table, those with the same attributes together.
-func keys(routes map[netip.Prefix]*bgp.Attrs) *queue[struct{}] {
+func keys(routes map[netip.Prefix]*bgp.Attrs) *queue[netip.Prefix, struct{}] {
 	byAttrs := make(map[*bgp.Attrs][]netip.Prefix)
 	for p, a := range routes {
 		byAttrs[a] = append(byAttrs[a], p)
 	}
-	q := new(queue[struct{}])
+	q := new(queue[netip.Prefix, struct{}])
 	for _, prefixes := range byAttrs {
 		for _, p := range prefixes {
 			q.set(p, struct{}{})
@@ -483,6 +511,10 @@ func (s *Speaker) nextCommand() (*command, bool) {
 			return &command{Routes: pack(u)}, true
 		}
 	}
+	for name := range s.evpnDirty {
+		delete(s.evpnDirty, name)
+		return &command{EVPN: packEVPN(&evpn.Update{Session: name, Announce: s.evpn[name]})}, true
+	}
 	if s.untold {
 		s.untold = false
 		return &command{Told: true}, true
@@ -502,6 +534,14 @@ func (s *Speaker) listen(conn net.Conn) error {
 		case r.Routes != nil:
 			if s.knows(r.Routes.Session) {
 				s.in.update(r.Routes.unpack())
+			}
+		case r.EVPN != nil:
+			if s.knows(r.EVPN.Session) {
+				u, err := r.EVPN.unpack()
+				if err != nil {
+					return err
+				}
+				s.in.updateEVPN(u)
 			}
 		case r.Status != nil && s.knows(r.Status.Session):
 			s.in.status(*r.Status)

@@ -30,6 +30,10 @@ func (s *session) received(c *conn, r *received) {
 		s.out.endOfRIB(s.cfg.Name)
 		return
 	}
+	if s.cfg.EVPN {
+		s.out.updateEVPN(r.updateEVPN(s.cfg.Name))
+		return
+	}
 	s.out.update(r.update(s.cfg.Name))
 }
 
@@ -221,17 +225,20 @@ func (s *session) establishedLocked() {
 		st.Hold, st.Keepalive = negotiate(s.cfg.Hold, s.cfg.Keepalive, o.hold)
 		st.RemoteID = o.id
 		if f, name := s.family(); !o.carries(f) {
-			s.last = fmt.Sprintf("the peer did not offer %s unicast (RFC 4760): no routes can be exchanged; activate the neighbor for that family", name)
+			s.last = fmt.Sprintf("the peer did not offer %s (RFC 4760): no routes can be exchanged; activate the neighbor for that family", name)
 		}
 	}
 	st.LocalPort, st.PeerPort = portOf(s.cur.LocalAddr()), portOf(s.cur.RemoteAddr())
 }
 
 func (s *session) family() (code uint32, name string) {
-	if s.cfg.Peer.Is4() {
-		return ipv4Unicast, "IPv4"
+	switch {
+	case s.cfg.EVPN:
+		return l2vpnEVPN, "L2VPN EVPN"
+	case s.cfg.Peer.Is4():
+		return ipv4Unicast, "IPv4 unicast"
 	}
-	return ipv6Unicast, "IPv6"
+	return ipv6Unicast, "IPv6 unicast"
 }
 
 func (s *session) dropSpare() {

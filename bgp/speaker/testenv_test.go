@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"msee/bgp"
+	"msee/bgp/evpn"
 	"msee/netns"
 )
 
@@ -101,7 +102,7 @@ func addressUp(t *testing.T, ns string, addrs ...string) {
 	}))
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -124,6 +125,7 @@ type edge struct {
 	states   map[string][]bgp.State
 	rib      map[string]map[netip.Prefix]*bgp.Attrs
 	retained map[string]int // how often a session's routes were to be kept
+	evpn     map[evpn.Key]evpn.Route
 	restarts int
 	eors     int
 }
@@ -145,7 +147,7 @@ func newEdge(t *testing.T, argv ...string) *edge {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &edge{t: t, cancel: cancel, news: make(chan struct{}, 1), status: map[string]bgp.SessionStatus{},
-		states: map[string][]bgp.State{}, rib: map[string]map[netip.Prefix]*bgp.Attrs{}, retained: map[string]int{}}
+		states: map[string][]bgp.State{}, rib: map[string]map[netip.Prefix]*bgp.Attrs{}, retained: map[string]int{}, evpn: map[evpn.Key]evpn.Route{}}
 	if argv == nil {
 		e.Speaker = StartInProcess(ctx, logger(t))
 	} else {
@@ -187,6 +189,13 @@ func (e *edge) take(ev bgp.Event) {
 		}
 		for _, a := range ev.Update.Announce {
 			r[a.Prefix] = a.Attrs
+		}
+	case ev.EVPN != nil:
+		for _, k := range ev.EVPN.Withdraw {
+			delete(e.evpn, k)
+		}
+		for _, r := range ev.EVPN.Announce {
+			e.evpn[r.Key] = r
 		}
 	case ev.EndOfRIB != "":
 		e.eors++
@@ -242,6 +251,12 @@ func (e *edge) statesOf(session string) []bgp.State {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Clone(e.states[session])
+}
+
+func (e *edge) evpnOf(k evpn.Key) evpn.Route {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.evpn[k]
 }
 
 func (e *edge) routesOf(session string) map[netip.Prefix]*bgp.Attrs {

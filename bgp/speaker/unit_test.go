@@ -332,7 +332,7 @@ func TestLongestPaths(t *testing.T) {
 		must(t, newDecoder(&b).decode(&r))
 		reports += len(r.Routes.unpack().Announce)
 	}
-	s := &Speaker{wake: make(chan struct{}, 1), routes: map[string]map[netip.Prefix]*bgp.Attrs{}, dirty: map[string]*queue[struct{}]{}}
+	s := &Speaker{wake: make(chan struct{}, 1), routes: map[string]map[netip.Prefix]*bgp.Attrs{}, dirty: map[string]*queue[netip.Prefix, struct{}]{}}
 	s.Advertise(u)
 	commands := 0
 	for c, ok := s.nextCommand(); ok; c, ok = s.nextCommand() {

@@ -1,11 +1,13 @@
 package speaker
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
 
 	"msee/bgp"
+	"msee/bgp/evpn"
 )
 
 // Path attributes (RFC 4271 §5, RFC 1997, RFC 4760, RFC 6793).
@@ -20,7 +22,9 @@ const (
 	attrCommunities = 8
 	attrMPReach     = 14
 	attrMPUnreach   = 15
+	attrExtended    = 16 // RFC 4360
 	attrAS4Path     = 17
+	attrPMSI        = 22 // RFC 6514
 
 	flagOptional   = 0x80
 	flagTransitive = 0x40
@@ -39,8 +43,9 @@ const (
 type received struct {
 	announce []netip.Prefix
 	withdraw []netip.Prefix
-	attrs    *bgp.Attrs // of all that is announced
-	endOfRIB bool       // RFC 4724 §2
+	evpn     evpn.Update // instead, in an EVPN session
+	attrs    *bgp.Attrs  // of all that is announced
+	endOfRIB bool        // RFC 4724 §2
 	// malformed says why announced prefixes are taken as withdrawn
 	// (RFC 7606 §2); "" if they are not.
 	malformed string
@@ -95,8 +100,10 @@ func parseUpdate(b []byte, family uint32, fourOctets bool) (*received, error) {
 type updateParser struct {
 	out    received
 	attrs  bgp.Attrs
+	evpn   evpn.Attrs // what they say beyond attrs
 	family uint32
-	as     int // octets of an AS number
+	as     int    // octets of an AS number
+	spoilt string // what is wrong with some EVPN routes, while the others are sound
 
 	seen    [256]bool
 	as4Path []uint32
@@ -145,6 +152,11 @@ var wellKnown = map[uint8]uint8{
 	attrMPReach: flagOptional, attrMPUnreach: flagOptional, attrAS4Path: flagOptional | flagTransitive,
 }
 
+// wellKnownEVPN are those that only EVPN has a use for.
+var wellKnownEVPN = map[uint8]uint8{
+	attrExtended: flagOptional | flagTransitive, attrPMSI: flagOptional | flagTransitive,
+}
+
 func (p *updateParser) attribute(flags, code uint8, v []byte) error {
 	if p.seen[code] {
 		if code == attrMPReach || code == attrMPUnreach { // RFC 7606 §3 (g)
@@ -154,6 +166,9 @@ func (p *updateParser) attribute(flags, code uint8, v []byte) error {
 	}
 	p.seen[code] = true
 	want, known := wellKnown[code]
+	if !known && p.family == l2vpnEVPN {
+		want, known = wellKnownEVPN[code]
+	}
 	switch {
 	case !known && flags&flagOptional == 0:
 		return &updateError{2, fmt.Sprintf("path attribute %d is well-known, but not to us", code)}
@@ -201,6 +216,10 @@ func (p *updateParser) attribute(flags, code uint8, v []byte) error {
 		for ; len(v) > 0; v = v[4:] {
 			p.attrs.Communities = append(p.attrs.Communities, binary.BigEndian.Uint32(v))
 		}
+	case attrExtended:
+		p.extended(v)
+	case attrPMSI:
+		p.pmsi(v)
 	case attrMPReach:
 		return p.mpReach(v)
 	case attrMPUnreach:
@@ -278,12 +297,15 @@ func (p *updateParser) mpReach(v []byte) error {
 	}
 	hop, nlri := v[4:4+n], v[5+n:]
 	switch {
-	case family == ipv4Unicast && n == 4:
+	case (family == ipv4Unicast || family == l2vpnEVPN) && n == 4:
 		p.attrs.NextHop = netip.AddrFrom4([4]byte(hop))
-	case family == ipv6Unicast && (n == 16 || n == 32): // the second is link-local (RFC 2545 §3)
+	case family == l2vpnEVPN && n == 16, family == ipv6Unicast && (n == 16 || n == 32): // the second is link-local (RFC 2545 §3)
 		p.attrs.NextHop = netip.AddrFrom16([16]byte(hop[:16]))
 	default:
 		return &updateError{9, fmt.Sprintf("MP_REACH_NLRI: next hop of %d octets", n)}
+	}
+	if family == l2vpnEVPN {
+		return p.reachEVPN(nlri)
 	}
 	var err error
 	p.out.announce, err = p.prefixes(p.out.announce, nlri, "MP_REACH_NLRI")
@@ -298,13 +320,16 @@ func (p *updateParser) mpUnreach(v []byte) error {
 		return nil
 	}
 	p.out.endOfRIB = len(v) == 3
+	if p.family == l2vpnEVPN {
+		return p.unreachEVPN(v[3:])
+	}
 	var err error
 	p.out.withdraw, err = p.prefixes(p.out.withdraw, v[3:], "MP_UNREACH_NLRI")
 	return err
 }
 
 // classic takes the parts of an UPDATE that are for IPv4 alone (RFC 4271 §4.3).
-// A peer of an IPv6 session has not negotiated them.
+// A peer of another session has not negotiated them.
 func (p *updateParser) classic(withdrawn, nlri []byte) (err error) {
 	if p.family != ipv4Unicast {
 		return nil
@@ -347,8 +372,9 @@ func (p *updateParser) prefixes(list []netip.Prefix, b []byte, where string) ([]
 // finish settles what the whole UPDATE means.
 func (p *updateParser) finish() *received {
 	out := &p.out
-	out.endOfRIB = out.endOfRIB && len(out.announce)+len(out.withdraw) == 0
-	if len(out.announce) == 0 {
+	out.endOfRIB = out.endOfRIB && len(out.announce)+len(out.withdraw)+len(out.evpn.Announce)+len(out.evpn.Withdraw) == 0
+	if len(out.announce)+len(out.evpn.Announce) == 0 {
+		out.malformed = cmp.Or(out.malformed, p.spoilt)
 		return out
 	}
 	for _, code := range []uint8{attrOrigin, attrASPath} {
@@ -361,9 +387,12 @@ func (p *updateParser) finish() *received {
 	}
 	if out.malformed != "" {
 		out.withdraw, out.announce = append(out.withdraw, out.announce...), nil
+		p.withdrawEVPN()
 		return out
 	}
+	out.malformed = p.spoilt
 	p.mergeAS4Path()
+	p.shareEVPN()
 	a := p.attrs
 	out.attrs = &a
 	return out

@@ -243,6 +243,9 @@ func FuzzUpdate(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(mapped, uint8(3))
+	for i := range frrEVPN {
+		f.Add(frrUpdate(f, i), uint8(5))
+	}
 	f.Fuzz(func(t *testing.T, b []byte, kind uint8) {
 		m, err := readMessage(bytes.NewReader(b), make([]byte, maxMessage))
 		if err != nil || m[18] != typeUpdate {
@@ -251,6 +254,8 @@ func FuzzUpdate(f *testing.F) {
 		family := uint32(ipv4Unicast)
 		if kind&2 != 0 {
 			family = ipv6Unicast
+		} else if kind&4 != 0 {
+			family = l2vpnEVPN
 		}
 		u, err := parseUpdate(m, family, kind&1 != 0)
 		var e *updateError
@@ -267,6 +272,11 @@ func FuzzUpdate(f *testing.F) {
 		}
 		if len(u.announce) > 0 && (u.attrs == nil || !u.attrs.NextHop.IsValid() || u.malformed != "") {
 			t.Fatalf("%+v", u)
+		}
+		for _, r := range u.evpn.Announce {
+			if r.Attrs == nil || !r.Attrs.NextHop.IsValid() {
+				t.Fatalf("%+v", r)
+			}
 		}
 	})
 }

@@ -20,9 +20,10 @@ type command struct {
 	Reset     *reset
 	Holds     *holds
 	Routes    *routes
-	Reborn    bool   // this process follows one that died
-	Told      bool   // all that there is to advertise has been told
-	Ping      uint64 // to be answered
+	EVPN      *evpnRoutes // the whole Adj-RIB-Out of an EVPN session
+	Reborn    bool        // this process follows one that died
+	Told      bool        // all that there is to advertise has been told
+	Ping      uint64      // to be answered
 }
 
 // holds are all holds of a session; it need not be configured yet.
@@ -37,6 +38,7 @@ type reset struct{ Session, Why string }
 // report goes from the speaker to the edge; exactly one field is set.
 type report struct {
 	Routes   *routes
+	EVPN     *evpnRoutes
 	Status   *bgp.SessionStatus
 	EndOfRIB string
 	Pong     *pong
