@@ -40,6 +40,13 @@ func SubnetGatewayAddress(subnet netip.Prefix, instance int) netip.Addr {
 	return add(subnet, offsetFirst+uint32(instance))
 }
 
+// PairAddress is the IPv6 link-local address by which a gateway instance (0 or 1)
+// is watched by the other in a subnet of the VNet. It is no next hop of hosts, and
+// so stays with its instance whatever becomes of those.
+func PairAddress(instance int) netip.Addr {
+	return add(netip.MustParsePrefix("fe80::/64"), offsetFirst+uint32(instance))
+}
+
 // add returns the n-th address of p, which the callers' rules keep inside p.
 func add(p netip.Prefix, n uint32) netip.Addr {
 	if p.Addr().Is4() {

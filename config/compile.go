@@ -187,6 +187,12 @@ func (f *gatewayFile) compile() *Device {
 			s.Addresses = append(s.Addresses, netip.PrefixFrom(circuit.SubnetGatewayAddress(subnet, instance), subnet.Bits()))
 		}
 		slices.SortFunc(s.Addresses, comparePrefixes) // IPv4 first
+		if f.takeover && !f.bfd.off {
+			s.Pair = &Pair{Local: circuit.PairAddress(instance), Peer: circuit.PairAddress(1 - instance), BFD: f.bfd.session()}
+			for _, a := range s.Addresses {
+				s.Pair.Addresses = append(s.Pair.Addresses, circuit.SubnetGatewayAddress(a.Masked(), 1-instance))
+			}
+		}
 		v.Subinterfaces = append(v.Subinterfaces, s)
 	}
 	for _, c := range f.connections {

@@ -138,6 +138,7 @@ type Subinterface struct {
 	CTag      uint16         // VLAN of Dot1Q, inner VLAN of QinQ, 0 if untagged
 	Addresses []netip.Prefix // our address with the subnet's length; at most one per family
 	VXLAN     *VXLAN         `json:",omitempty"` // instead of tags; nil: on a link
+	Pair      *Pair          `json:",omitempty"` // on a gateway's side of a VNet; nil: no takeover
 	MTU       int            // IP MTU, octets
 	Side      Side
 	Limit     RateLimit // of a customer's circuit
@@ -145,6 +146,14 @@ type Subinterface struct {
 	// any. SourceCheck is what else a customer's source must be.
 	Sources     []netip.Prefix
 	SourceCheck circuit.SourceCheck
+}
+
+// Pair is what the two instances of a gateway are to each other in a subnet of
+// their VNet: one answers for the other's addresses while that is dead or drained.
+type Pair struct {
+	Local, Peer netip.Addr   // IPv6 link-local; BFD runs between them
+	Addresses   []netip.Addr // the other's in this subnet, at most one per family
+	BFD         BFD
 }
 
 // RateLimit holds a circuit to its bandwidth, on this link and in each direction.

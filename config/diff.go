@@ -156,6 +156,14 @@ func inventory(d *Device) map[objectKey]fields {
 	return all
 }
 
+// links are the addresses of both instances that BFD runs between, in text.
+func (p *Pair) links() string {
+	if !p.Local.IsValid() || !p.Peer.IsValid() {
+		return ""
+	}
+	return p.Local.String() + " " + p.Peer.String()
+}
+
 // cpu is the number of the processor in text, "" for any.
 func (p *Port) cpu() string {
 	if p.CPU == nil {
@@ -208,6 +216,14 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("Underlay", x.Underlay)
 		f.add("LocalVTEPs", x.Local)
 		f.addList("RemoteVTEPs", len(x.Remote), x.Remote)
+		pair := s.Pair
+		if pair == nil {
+			pair = &Pair{}
+		}
+		f.add("PairAddresses", pair.Addresses)
+		f.add("PairLinks", pair.links())
+		f.add("PairBFD", pair.BFD)
+		f.add(secretField, pair.BFD.AuthKey)
 		f.add("Addresses", s.Addresses)
 		f.add("MTU", s.MTU)
 		f.add("Side", s.Side)

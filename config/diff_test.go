@@ -164,11 +164,12 @@ func TestDiffOptional(t *testing.T) {
 		"cpu":    func(d *Device) { d.Ports[0].CPU = nil },
 		"macsec": func(d *Device) { d.Ports[0].MACsec = nil },
 		"vxlan":  func(d *Device) { d.VRFs[0].Subinterfaces[0].VXLAN = nil },
+		"pair":   func(d *Device) { d.VRFs[0].Subinterfaces[0].Pair = nil },
 	} {
 		whole, less := mustParse(t, withMACsec(mkaSection)), mustParse(t, withMACsec(mkaSection))
 		for _, d := range []*Device{whole, less} {
 			d.Ports[0].CPU = &cpu
-			d.VRFs = []VRF{{Name: "v", Subinterfaces: []Subinterface{{Name: "l", VXLAN: &VXLAN{VNI: 5}}}}}
+			d.VRFs = []VRF{{Name: "v", Subinterfaces: []Subinterface{{Name: "l", VXLAN: &VXLAN{VNI: 5}, Pair: &Pair{BFD: BFD{Interval: 1}}}}}}
 		}
 		take(less)
 		if there, back := Diff(whole, less), Diff(less, whole); len(there) != 1 || len(back) != 1 {

@@ -17,6 +17,7 @@ type gatewayFile struct {
 	routerID      netip.Addr            // zero if not given
 	timers        timers
 	bfd           bfdKeys // where a connection says nothing else
+	takeover      bool    // of the other instance's addresses
 	bfdDaemonPort int     // Device.BFDDaemonPort
 	metrics       netip.AddrPort
 	ports         []portSpec
@@ -45,6 +46,7 @@ func (r *reader) gateway(o *object) *gatewayFile {
 		}
 		f.limits = r.gatewayLimits(g, f.gateway.SKU.Limits(f.scaleUnits))
 		f.gateway.AllowRemoteVnetTraffic = toggle(g, "allowRemoteVnetTraffic", false)
+		f.takeover = toggle(g, "takeover", true)
 		f.routerID = routerID(g)
 		g.done()
 	}

@@ -163,6 +163,33 @@ func TestBFDSessionMarksItsAdjacency(t *testing.T) {
 	}
 }
 
+// TestBFDOverLinkLocal: a session between link-local addresses is one like others
+// where the subinterface has such an address; elsewhere, and for all but UDP, they
+// are the kernel's.
+func TestBFDOverLinkLocal(t *testing.T) {
+	r := newRouter(t, 0x8100)
+	f := newFar(r, "fe80::5", "fe80::4", 100)
+	f.meet(t, session("fe80::5", "fe80::4", bfdConfig))
+	b := f.datagram(t, []byte("x"), bfd.ControlPort, 255)
+	if v := r.receive(b); v != DropBFD {
+		t.Errorf("no BFD packet: %v", v)
+	}
+	f.tags = []uint16{101}
+	if v := r.receive(f.datagram(t, []byte("x"), bfd.ControlPort, 255)); v != DropPuntFailed {
+		t.Errorf("on a subinterface without such an address: %v", v)
+	}
+	f.tags, f.our = []uint16{100}, "fe80::6"
+	if v := r.receive(f.datagram(t, []byte("x"), bfd.ControlPort, 255)); v != DropPuntFailed {
+		t.Errorf("to another address: %v", v)
+	}
+	f.our = "fe80::4"
+	b = f.datagram(t, []byte("x"), bfd.ControlPort, 255)
+	b[14+4+6] = 58 // ICMPv6
+	if v := r.receive(b); v != DropPuntFailed {
+		t.Errorf("no UDP: %v", v)
+	}
+}
+
 // TestBFDTriesAgainForAQueue: sessions that a worker cannot take, as there is no
 // queue to send by, are said to be refused until they are given to it again.
 func TestBFDTriesAgainForAQueue(t *testing.T) {

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"msee/dataplane/fib"
 	"msee/dataplane/gso"
@@ -215,7 +216,8 @@ func (t *tagged) note(p *packet, length int) {
 }
 
 // local sorts out what never leaves the link: ARP, IPv6 neighbor discovery and
-// link-local unicast go to the kernel, other group packets nowhere (we route
+// link-local unicast go to the kernel (BFD's, on its way to a session, looks like
+// any datagram for us), other group packets nowhere (we route
 // no multicast).
 func (w *Worker) local(ps []packet) {
 	for i := range ps {
@@ -247,7 +249,7 @@ func (w *Worker) local6(p *packet) Verdict {
 	if p.group && (b[24] != 0xff || b[25]&0x0f != 2) { // ff02::/16, whatever the flags
 		return DropNotForUs
 	}
-	if !p.group && !linkLocal(b[24:]) {
+	if !p.group && (!linkLocal(b[24:]) || b[6] == protoUDP && p.in.Link == netip.AddrFrom16([16]byte(b[24:40]))) {
 		return proceed
 	}
 	if !w.fromNeighbor6(p, [16]byte(b[8:24])) {

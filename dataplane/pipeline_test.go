@@ -98,6 +98,7 @@ func newRouter(t testing.TB, tpid uint16) *router {
 		sub("core.200", 1, 0, 200, 0, "10.100.255.4", "fd00:100::4"),
 		sub("core.201", 1, 1, 201, 0, "10.100.255.4", "fd00:100::4"),
 	}
+	customer[0].Link = netip.MustParseAddr("fe80::4")
 	group := func(s *Subinterface, src port.MAC, neighbors ...port.MAC) *NextHopGroup {
 		g := &NextHopGroup{Kind: Forward}
 		for _, dst := range neighbors {
@@ -127,7 +128,7 @@ func newRouter(t testing.TB, tpid uint16) *router {
 		},
 		VRFs: []VRF{
 			{"a", table(map[string]*NextHopGroup{
-				"10.1.0.0/16": toCE, "2001:db8:1::/48": toCE, "192.168.15.16/30": toCE,
+				"10.1.0.0/16": toCE, "2001:db8:1::/48": toCE, "192.168.15.16/30": toCE, "fe80::4/128": local,
 				"10.100.0.0/16": toGW, "fd00:100::/48": toGW, "10.200.0.0/16": toBoth,
 				"192.168.15.18/32": local, "2001:db8:0:10::2/128": local,
 				"10.66.0.0/16": {Kind: Blackhole}, "10.67.0.0/16": dark,

@@ -136,7 +136,10 @@ type Subinterface struct {
 	MTU              int          // of IP packets, octets
 	Addr4, Addr6     netip.Addr   // ours; the source of ICMP errors. Invalid if there is none
 	Subnet4, Subnet6 netip.Prefix // theirs, masked
-	Punt             *Punt        // the kernel's side; nil in tests that need none
+	// Link is our link-local address that BFD is spoken with; invalid if there is
+	// none. The VRF's table has it as Local.
+	Link netip.Addr
+	Punt *Punt // the kernel's side; nil in tests that need none
 	// Ingress and Egress are on a customer's subinterface what it sends, and
 	// what is sent to it; nil on others.
 	Ingress, Egress *Direction

@@ -77,6 +77,7 @@ type subinterface struct {
 	tpid uint16 // in the headers of its adjacencies
 	// tunnel is that of one on a VXLAN network; nil on a link, or before setTunnels.
 	tunnel *tunnel
+	pair   *pairLink // nil: not of a gateway's pair
 }
 
 // made is what a change has opened so far.
@@ -163,7 +164,7 @@ func (e *Edge) make(dev *config.Device) (m made, err error) {
 
 func (e *Edge) unmake(m made) {
 	for _, s := range m.subs {
-		s.tap.device.Close()
+		s.closeTap()
 	}
 	for _, v := range m.vrfs {
 		e.removeVRF(v)
@@ -296,21 +297,28 @@ func (e *Edge) removeVRF(v *vrf) {
 	v.daemon.close()
 	v.watching.Wait()
 	for _, s := range v.subs {
-		s.tap.device.Close()
+		s.closeTap()
 	}
 	v.origin.device.Close()
 	v.kernel.close()
 }
 
 func (e *Edge) newSubinterface(v *vrf, p *portState, cfg config.Subinterface) (*subinterface, error) {
-	t, err := v.kernel.newTap(cfg, p.port.MAC())
+	s := &subinterface{vrf: v}
+	t, err := v.kernel.newTap(s.onTap(cfg), p.port.MAC())
 	if err != nil {
 		return nil, err
 	}
-	s := &subinterface{vrf: v, tap: t, punt: dataplane.NewPunt(t.fd)}
+	s.tap, s.punt = t, dataplane.NewPunt(t.fd)
 	s.configure(cfg, p, new(dataplane.Counters))
 	s.dp.Ingress, s.dp.Egress = e.accounts.ways(v.cfg.Name, cfg)
 	return s, nil
+}
+
+// closeTap closes the TAP, with what hangs on it.
+func (s *subinterface) closeTap() {
+	s.pair.release()
+	s.tap.device.Close()
 }
 
 var sourceChecks = map[circuit.SourceCheck]dataplane.SourceCheck{
@@ -328,6 +336,15 @@ func (s *subinterface) configure(cfg config.Subinterface, p *portState, counters
 	s.dp.SourceCheck = sourceChecks[cfg.SourceCheck]
 	if cfg.Sources != nil {
 		s.dp.Sources = dataplane.NewSources(cfg.Sources...)
+	}
+	if cfg.Pair == nil {
+		s.pair.release()
+		s.pair = nil
+	} else {
+		if s.pair == nil {
+			s.pair = &pairLink{}
+		}
+		s.pair.hop, s.dp.Link = hop{s, cfg.Pair.Peer}, cfg.Pair.Local
 	}
 	s.dp.Underlay = cfg.Side == config.SideUnderlay
 	s.dp.Gateway = s.vrf.gatewayOf(cfg)
@@ -399,7 +416,7 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 	failed = errors.Join(failed, e.setRings())
 	e.setBFD()
 	for _, s := range gone {
-		s.tap.device.Close()
+		s.closeTap()
 	}
 	for _, p := range closedPorts {
 		e.closePort(p)
@@ -485,10 +502,14 @@ func (e *Edge) reconfigure(v *vrf, c config.VRF) (gone []*subinterface, changed 
 			continue
 		}
 		changed = true
-		if e := v.kernel.change(s.tap, s.cfg, cfg, p.port.MAC()); e != nil {
+		was, alone := s.onTap(s.cfg), s.pair == nil
+		s.configure(cfg, p, s.dp.Counters)
+		if alone && s.pair != nil {
+			s.pair.own = true // until reviewPair says otherwise
+		}
+		if e := v.kernel.change(s.tap, was, s.onTap(cfg), p.port.MAC()); e != nil {
 			err = errors.Join(err, fmt.Errorf("subinterface %s: %w", name, e))
 		}
-		s.configure(cfg, p, s.dp.Counters)
 		s.dp.Ingress, s.dp.Egress = e.accounts.ways(v.cfg.Name, cfg)
 	}
 	if p := e.policy(c); !reflect.DeepEqual(e.policy(v.cfg), p) {

@@ -79,6 +79,7 @@ func (e *Edge) setBFD() {
 				want = append(want, w.session)
 			}
 		}
+		want = append(want, e.pairBFD(p)...)
 		want = append(want, e.foreignBFD(p)...)
 		if slices.Equal(want, p.bfd) && !e.engine.BFDRefused(p.index) {
 			continue
@@ -113,7 +114,7 @@ func (e *Edge) watchBFD(s *session) {
 	// A peering that is disabled says so by BGP first: to some peers AdminDown is a
 	// failure, and they would never hear the reason.
 	enabled := s.cfg.Enabled || s.status.State == bgp.StateEstablished
-	cfg := bfdConfig(s.cfg, enabled)
+	cfg := bfdConfig(s.cfg.BFD, enabled)
 	same := w.session != nil && w.session.Adjacency == a.Adjacency && w.session.Interface == sub.cfg.Name &&
 		w.session.Local == s.cfg.Local && w.session.Peer == s.cfg.Peer && w.port == sub.port
 	switch {
@@ -154,13 +155,13 @@ func (e *Edge) unwatchBFD(s *session) {
 }
 
 // bfdConfig is the local side of a BFD session.
-func bfdConfig(s config.Session, enabled bool) bfd.Config {
+func bfdConfig(b config.BFD, enabled bool) bfd.Config {
 	cfg := bfd.Config{
-		DesiredMinTx: s.BFD.Interval, RequiredMinRx: s.BFD.Interval, DetectMult: uint8(s.BFD.Multiplier),
+		DesiredMinTx: b.Interval, RequiredMinRx: b.Interval, DetectMult: uint8(b.Multiplier),
 		RequiredMinEcho: echoInterval, ControlIndependent: true, Disabled: !enabled,
 	}
-	if t, ok := bfd.ParseAuthType(s.BFD.AuthType); ok && t != bfd.AuthNone {
-		cfg.Auth = bfd.Auth{Type: t, Keys: []bfd.Key{{ID: s.BFD.AuthKeyID, Secret: []byte(s.BFD.AuthKey)}}}
+	if t, ok := bfd.ParseAuthType(b.AuthType); ok && t != bfd.AuthNone {
+		cfg.Auth = bfd.Auth{Type: t, Keys: []bfd.Key{{ID: b.AuthKeyID, Secret: []byte(b.AuthKey)}}}
 	}
 	return cfg
 }
@@ -260,7 +261,8 @@ type BFDStatus struct {
 	Peer      netip.Addr `json:"peer"`
 	Local     netip.Addr `json:"local"`
 	Interface string     `json:"interface"`
-	Session   string     `json:"session"` // the BGP session that hangs on it; "" if it is a daemon's
+	Session   string     `json:"session"` // the BGP session that hangs on it; "" if there is none
+	Pair      bool       `json:"pair"`    // the other end is the gateway's other instance
 	Strict    bool       `json:"strict"`
 	Resolved  bool       `json:"resolved"` // the neighbor's MAC is known
 	InUse     bool       `json:"inUse"`    // BFD lets traffic go there
@@ -282,6 +284,11 @@ func (e *Edge) BFD() (rows []BFDStatus, err error) {
 				sessions[w.session] = BFDStatus{VRF: s.vrf.cfg.Name, Peer: s.cfg.Peer, Local: s.cfg.Local,
 					Interface: w.session.Interface, Session: s.cfg.Name, Strict: s.cfg.BFD.Strict,
 					HoldsBGP: w.held, HoldDown: bfd.Millis(w.delay)}
+			}
+		}
+		for _, l := range e.pairLinks() {
+			if s := l.session; s != nil {
+				sessions[s] = BFDStatus{VRF: l.hop.sub.vrf.cfg.Name, Peer: s.Peer, Local: s.Local, Interface: s.Interface, Pair: true}
 			}
 		}
 		for _, f := range e.foreign {

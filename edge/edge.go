@@ -62,6 +62,7 @@ type Edge struct {
 	nextPort        int
 	nextVRF         int
 	maintenance     Maintenance
+	pair            pair
 	speakerRestarts int
 	incomplete      bool         // the last apply could not do all
 	asking          map[hop]bool // neighbors to ask the kernel for
@@ -86,6 +87,8 @@ type session struct {
 	// there are none.
 	sweepAt time.Time
 	bfd     *bfdWatch // nil: none
+	since   time.Time // when it was last established
+	told    bool      // all that the peer had to tell since then, or before a restart
 }
 
 const (
@@ -155,6 +158,7 @@ func Start(dev *config.Device, opts Options) (*Edge, error) {
 func (e *Edge) Stop() {
 	close(e.stop)
 	e.done.Wait()
+	e.leavePair()
 	e.stopSpeaker() // while packets still flow, so that the Cease gets out
 	e.endBFD()
 	e.engine.Close()
@@ -208,6 +212,7 @@ func (e *Edge) control() {
 		case now := <-tick.C:
 			e.tick(now)
 		}
+		e.reviewPair(time.Now())
 		e.reviewAnnounced()
 		e.ask()
 		e.publish()
@@ -288,6 +293,7 @@ func (e *Edge) speakerEvent(ev bgp.Event) {
 		e.sessionStatus(*ev.Status)
 	case ev.EndOfRIB != "":
 		if s := e.sessions[ev.EndOfRIB]; s != nil {
+			s.told = true
 			e.sweep(s)
 		}
 	case ev.Restarted:
@@ -309,6 +315,9 @@ func (e *Edge) sessionStatus(st bgp.SessionStatus) {
 			attrs = append(attrs, "reason", st.Reason)
 		}
 		e.log.Info("BGP session", attrs...)
+	}
+	if st.State == bgp.StateEstablished && was != st.State {
+		s.since, s.told = time.Now(), s.told && !s.sweepAt.IsZero()
 	}
 	if !s.cfg.Enabled && was == bgp.StateEstablished {
 		e.setBFD() // which has waited for this
@@ -338,7 +347,7 @@ func (e *Edge) sessionStatus(st bgp.SessionStatus) {
 
 // down drops the routes of a session that has ended for good.
 func (e *Edge) down(s *session) {
-	s.sweepAt = time.Time{}
+	s.sweepAt, s.told = time.Time{}, false
 	c := s.vrf.rib.Down(s.cfg.Name)
 	s.vrf.keepForRepair(&c, time.Now())
 	e.ribChanged(s.vrf, c)
@@ -466,6 +475,7 @@ func (e *Edge) tick(now time.Time) {
 	}
 	e.setAdminStates(now)
 	e.tickBFD(now)
+	e.tickPair()
 	e.endRepair(now)
 	e.releaseLimits(now)
 	e.auditDue(now)
@@ -478,6 +488,9 @@ func (e *Edge) tick(now time.Time) {
 	turn := byte(now.Unix() % probeEvery)
 	for _, v := range e.vrfs {
 		for h := range v.fwd.nextHops {
+			if h.silent(e.maintenance) {
+				continue
+			}
 			if b := h.addr.As16(); b[15]%probeEvery == turn || !v.fwd.resolved(h) {
 				e.asking[h] = true
 			}

@@ -177,17 +177,48 @@ func (f *forwarding) commit() bool {
 // its own addresses, and nothing for the all-ones and all-zeroes hosts of an
 // IPv4 subnet (RFC 3021 excepts /31).
 func (f *forwarding) connect(s *subinterface) {
-	glean := f.group(dataplane.Glean, s, nil, nil)
-	local := f.group(dataplane.Local, nil, nil, nil)
 	discard := f.group(dataplane.Blackhole, nil, nil, nil)
 	for _, p := range s.cfg.Addresses {
 		subnet := p.Masked()
-		f.set(f.connected, subnet, glean)
 		if p.Addr().Is4() && p.Bits() < 31 {
 			f.set(f.connected, host(subnet.Addr()), discard)
 			f.set(f.connected, host(lastAddr(subnet)), discard)
 		}
+	}
+	f.connectOwn(s)
+	if s.pair != nil {
+		f.set(f.connected, host(s.cfg.Pair.Local), f.group(dataplane.Local, nil, nil, nil))
+		f.connectOther(s)
+	}
+}
+
+// connectOwn leads a subinterface's own addresses to the kernel, which also finds
+// the hosts of its subnets: as long as the kernel has the addresses, else nowhere.
+func (f *forwarding) connectOwn(s *subinterface) {
+	glean, local := f.group(dataplane.Glean, s, nil, nil), f.group(dataplane.Local, nil, nil, nil)
+	if s.pair != nil && !s.pair.own {
+		glean = f.group(dataplane.Blackhole, nil, nil, nil)
+		local = glean
+	}
+	for _, p := range s.cfg.Addresses {
+		f.set(f.connected, p.Masked(), glean)
 		f.set(f.connected, host(p.Addr()), local)
+	}
+}
+
+// connectOther leads the addresses of a gateway's other instance to the kernel's
+// side, where they are answered for, if they are taken; else to that instance.
+func (f *forwarding) connectOther(s *subinterface) {
+	for _, a := range s.cfg.Pair.Addresses {
+		if s.pair.taken {
+			f.set(f.connected, host(a), f.group(dataplane.Local, nil, nil, nil))
+			continue
+		}
+		if g := f.connected[host(a)]; g != nil && g.Kind == dataplane.Local {
+			f.set(f.connected, host(a), nil)
+		}
+		h := hop{s, a}
+		f.connectNeighbor(h, f.resolved(h))
 	}
 }
 

@@ -31,7 +31,8 @@ func policy(c config.VRF) bgp.Policy {
 	return p
 }
 
-// originated are the routes of the device itself in a VRF. A Microsoft peering
+// originated are the routes of the device itself in a VRF. An instance of a gateway
+// has the VNet's only when it is ready (see pair.go). A Microsoft peering
 // with a way to Microsoft's network has its services only while that is up, each
 // family by its own session.
 func (e *Edge) originated(c config.VRF) []bgp.Route {
@@ -41,6 +42,9 @@ func (e *Edge) originated(c config.VRF) []bgp.Route {
 			has[s.Peer.Is6()] = true
 			up[s.Peer.Is6()] = up[s.Peer.Is6()] || e.sessions[s.Name] != nil && e.sessions[s.Name].reached
 		}
+	}
+	if len(e.pairLinks()) > 0 && !e.pair.ready {
+		return nil
 	}
 	var routes []bgp.Route
 	for _, o := range c.Originate {

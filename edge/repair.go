@@ -121,7 +121,7 @@ func (e *Edge) remakeTap(lost *dataplane.Subinterface) {
 			if s.dp != lost {
 				continue
 			}
-			t, err := v.kernel.newTap(s.cfg, s.port.port.MAC())
+			t, err := v.kernel.newTap(s.onTap(s.cfg), s.port.port.MAC())
 			if err != nil {
 				e.log.Error("make TAP anew", "interface", s.cfg.Name, "err", err)
 				return

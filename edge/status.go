@@ -38,6 +38,8 @@ type DeviceStatus struct {
 	// SpeakerRestarts is how often the BGP speaker had to be started again.
 	SpeakerRestarts int         `json:"speakerRestarts"`
 	Maintenance     Maintenance `json:"maintenance"`
+	// TakesOver are the addresses of the gateway's other instance that this one has.
+	TakesOver []netip.Addr `json:"takesOver,omitempty"`
 }
 
 // CircuitStatus is one circuit.
@@ -151,7 +153,7 @@ func (e *Edge) Device() (s DeviceStatus, err error) {
 		d := e.device
 		s = DeviceStatus{Instance: e.opts.Instance, Name: d.Name, Kind: d.Kind, Role: d.Role, ASN: d.ASN,
 			RouterID: d.RouterID, PID: os.Getpid(), Started: e.started, Goroutines: runtime.NumGoroutine(),
-			SpeakerRestarts: e.speakerRestarts, Maintenance: e.maintenance}
+			SpeakerRestarts: e.speakerRestarts, Maintenance: e.maintenance, TakesOver: e.takesOver()}
 	})
 	return s, err
 }

@@ -220,6 +220,7 @@ func (b *bed) well() error {
 		if i := slices.IndexFunc(rows, func(r edge.BFDStatus) bool { return r.State != bfd.Up }); i >= 0 {
 			return fmt.Errorf("%s: BFD with %s is %v", node, rows[i].Peer, rows[i].State)
 		}
+		rows = slices.DeleteFunc(rows, func(r edge.BFDStatus) bool { return r.Pair })
 		if len(rows) != len(sessions) {
 			return fmt.Errorf("%s: %d BFD sessions for %d of BGP", node, len(rows), len(sessions))
 		}

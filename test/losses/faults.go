@@ -27,7 +27,7 @@ func (f fault) topology() string { return cmp.Or(f.bed, "default") }
 
 const linkDark = "link-dark"
 
-// faults are all in msee1's part of the default lab. What ends by itself has
+// faults are all in msee1's or gw0's part of the default lab. What ends by itself has
 // no cure.
 var faults = []fault{
 	{"link-cut", "the customer's link loses its carrier", setLink("down"), 2 * time.Second, setLink("up"), ""},
@@ -37,9 +37,11 @@ var faults = []fault{
 	{"bgpd-killed", "the customer's bgpd is killed, and started again", killBGPD, 1500 * time.Millisecond, nil, ""},
 	{"speaker-killed", "the MSEE's BGP process is killed", killSpeaker, 1500 * time.Millisecond, nil, ""},
 	{"edge-killed", "the MSEE is killed (SIGKILL)", killNode("msee1", syscall.SIGKILL), 2500 * time.Millisecond, startNode, ""},
-	{"edge-restarted", "the MSEE is stopped and started", restart, 1500 * time.Millisecond, nil, ""},
-	{"drained", "the MSEE is drained and put back into service", drain, time.Second, undrain, ""},
+	{"edge-restarted", "the MSEE is stopped and started", restart("msee1"), 1500 * time.Millisecond, nil, ""},
+	{"drained", "the MSEE is drained and put back into service", drain("msee1"), time.Second, undrain("msee1"), ""},
 	{"gateway-killed", "a gateway instance is killed (SIGKILL)", killNode("gw0", syscall.SIGKILL), 4 * time.Second, startNode, ""},
+	{"gateway-restarted", "a gateway instance is stopped and started", restart("gw0"), 1500 * time.Millisecond, nil, ""},
+	{"gateway-drained", "a gateway instance is drained and put back into service", drain("gw0"), time.Second, undrain("gw0"), ""},
 	{"reload", "the MSEE's configuration is reloaded with a change", reload, time.Second, nil, ""},
 	{"macsec-key-roll", "the MSEE's link changes to another CAK and SAK", rollKeys, time.Second, nil, "macsec"},
 }
@@ -135,15 +137,22 @@ func killNode(node string, sig syscall.Signal) func(*bed) error {
 
 func startNode(b *bed) error { return b.start(b.stopped, b.argv) }
 
-func restart(b *bed) error {
-	if err := killNode("msee1", syscall.SIGTERM)(b); err != nil {
-		return err
+func restart(node string) func(*bed) error {
+	return func(b *bed) error {
+		if err := killNode(node, syscall.SIGTERM)(b); err != nil {
+			return err
+		}
+		return startNode(b)
 	}
-	return startNode(b)
 }
 
-func drain(b *bed) error   { return b.msee("drain", "-d", b.ns("msee1")) }
-func undrain(b *bed) error { return b.msee("undrain", "-d", b.ns("msee1")) }
+func drain(node string) func(*bed) error {
+	return func(b *bed) error { return b.msee("drain", "-d", b.ns(node)) }
+}
+
+func undrain(node string) func(*bed) error {
+	return func(b *bed) error { return b.msee("undrain", "-d", b.ns(node)) }
+}
 
 func rollKeys(b *bed) error { return b.msee("macsec", "rotate", "-d", b.ns("msee1")) }
 

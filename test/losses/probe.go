@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"msee/netns"
 )
 
@@ -38,8 +40,10 @@ func startProbe(from, at string, to netip.Addr, rate int) (*probe, error) {
 	p := &probe{every: time.Second / time.Duration(rate), stop: make(chan struct{})}
 	addr := net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, probePort))
 	err := netns.Do(at, func() (err error) {
-		p.sink, err = net.ListenUDP("udp", addr)
-		return err
+		if p.sink, err = net.ListenUDP("udp", addr); err != nil {
+			return err
+		}
+		return holdAll(p.sink)
 	})
 	for range probeFlows {
 		if err != nil {
@@ -54,6 +58,23 @@ func startProbe(from, at string, to netip.Addr, rate int) (*probe, error) {
 	p.reader.Go(p.receive)
 	p.sender.Go(p.send)
 	return p, err
+}
+
+// sinkBuffer holds what arrives while this process gets no processor for seconds;
+// the default, of 0.3 s, would have losses of ours counted as the router's.
+const sinkBuffer = 16 << 20
+
+// holdAll gives a socket that buffer, whatever the system allows others.
+func holdAll(c *net.UDPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, sinkBuffer)
+	})
+	return errors.Join(err, failed)
 }
 
 func (p *probe) end() {
