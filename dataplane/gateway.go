@@ -49,6 +49,11 @@ var gatewayVerdicts = [gatewayDrops]Verdict{
 	DropGatewayFragment, DropTooBig, DropGatewayFlows, DropGatewayPPS, DropGatewayMbps,
 }
 
+// gatewayBurst is how much of what a gateway passes may come at once, beginning with an
+// idle one. It stands for the queues that a gateway has: TCP that is held back for want
+// of them, by a bucket of a few superframes, would show less than the SKU's bandwidth.
+const gatewayBurst = 100 * time.Millisecond
+
 // minPacketBurst is how many packets may come at once at the least: a superframe has
 // some fifty.
 const minPacketBurst = 512
@@ -57,7 +62,8 @@ const minPacketBurst = 512
 // one before, if that is not nil, and with its flows unless their limits have changed:
 // if so, all flows are new.
 func NewGateway(l GatewayLimits, before *Gateway) *Gateway {
-	g := &Gateway{limits: l, packets: newBucket(uint64(l.PacketsPerSecond), burstTime, minPacketBurst), octets: NewPolicer(l.Mbps)}
+	g := &Gateway{limits: l, packets: newBucket(uint64(l.PacketsPerSecond), gatewayBurst, minPacketBurst),
+		octets: newBucket(uint64(l.Mbps)*1e6/8, gatewayBurst, minBurst)}
 	if before == nil {
 		g.GatewayCounters = new(GatewayCounters)
 	} else {

@@ -44,6 +44,8 @@ type Options struct {
 	// Status and Routes ask msee daemons; without them only FRR is asked.
 	Status DeviceStatus
 	Routes DeviceRoutes
+	// Devices is for Compare.
+	Devices Devices
 }
 
 // DefaultTimeout is how long Up waits for all sessions and prefixes.

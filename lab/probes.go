@@ -143,7 +143,7 @@ func iperf3(ctx context.Context, lab string, t *Topology, c *Probe) (gbps []floa
 }
 
 // iperf3Run starts a server for one test and a client.
-func iperf3Run(ctx context.Context, lab string, t *Topology, c *Probe, seconds int, reverse bool) (float64, error) {
+func iperf3Run(ctx context.Context, lab string, t *Topology, c *Probe, seconds int, reverse bool, options ...string) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds+15)*time.Second)
 	defer cancel()
 	server := exec.CommandContext(ctx, "iperf3", "-s", "-1", "-B", c.To.String())
@@ -152,7 +152,7 @@ func iperf3Run(ctx context.Context, lab string, t *Topology, c *Probe, seconds i
 	}
 	defer server.Wait() // killed by cancel, if it still waits for a client
 	defer cancel()
-	argv := []string{"iperf3", "-J", "-c", c.To.String(), "-t", strconv.Itoa(seconds)}
+	argv := append([]string{"iperf3", "-J", "-c", c.To.String(), "-t", strconv.Itoa(seconds)}, options...)
 	if reverse {
 		argv = append(argv, "-R")
 	}

@@ -24,6 +24,7 @@ type Topology struct {
 	Nodes       []Node            `yaml:"nodes"`
 	Links       []Link            `yaml:"links"`
 	Checks      []Probe           `yaml:"checks"`
+	Compare     *Comparison       `yaml:"compare"` // nil: nothing
 
 	file   string
 	source []byte

@@ -139,6 +139,10 @@ func TestBadTopologies(t *testing.T) {
 		{"check via", ", via: [192.0.2.2]", "", `via is for traceroute, which needs it`},
 		{"check never", ", never: [h3]", "", `never is for isolation, which needs it`},
 		{"check to", ", to: 10.2.0.10, at: h2, seconds", ", at: h2, seconds", `to is missing`},
+		{"compare node", "checks:", "compare: {from: h9, to: 10.2.0.10, at: h2, ways: [{sku: x}]}\nchecks:", `compare: no node is called "h9"`},
+		{"compare to", "checks:", "compare: {from: h1, at: h2, ways: [{sku: x}]}\nchecks:", `compare: to is missing`},
+		{"compare ways", "checks:", "compare: {from: h1, to: 10.2.0.10, at: h2}\nchecks:", `compare: ways are missing`},
+		{"compare SKU", "checks:", "compare: {from: h1, to: 10.2.0.10, at: h2, ways: [{expressRouteGatewayBypass: true}]}\nchecks:", `sku is missing`},
 		{"shared", "nodes:", "shared: {frr: {}}\nnodes:", `shared.frr: only msee and gateway`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -110,12 +110,12 @@ func frrDaemons(n *Node) ([]frr.Daemon, error) {
 
 func (b *builder) msee(n *Node, command string) frr.Daemon {
 	return frr.Daemon{Name: command, Argv: []string{
-		b.o.Binary, command, "--config", b.configFile(n), "--instance", instance(b.lab, n.Name), "--state", "",
+		b.o.Binary, command, "--config", configFile(b.lab, n), "--instance", instance(b.lab, n.Name), "--state", "",
 	}}
 }
 
-func (b *builder) configFile(n *Node) string {
-	return filepath.Join(labDir(b.lab), "conf", n.Name+".yaml")
+func configFile(lab string, n *Node) string {
+	return filepath.Join(labDir(lab), "conf", n.Name+".yaml")
 }
 
 // build makes everything, under the lab's lock, and removes it again if that
@@ -184,7 +184,7 @@ func (b *builder) files() error {
 		case KindMSEE, KindGateway:
 			text, err := b.t.DaemonConfig(n)
 			if err == nil { // it has TCP-MD5 keys in it
-				err = os.WriteFile(b.configFile(n), text, 0o600)
+				err = os.WriteFile(configFile(b.lab, n), text, 0o600)
 			}
 			if err != nil {
 				return fmt.Errorf("write configuration of %s: %w", n.Name, err)

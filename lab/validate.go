@@ -75,6 +75,28 @@ func (v *validator) topology() {
 	for i := range v.t.Checks {
 		v.check(&v.t.Checks[i])
 	}
+	if v.t.Compare != nil {
+		v.compare(v.t.Compare)
+	}
+}
+
+func (v *validator) compare(c *Comparison) {
+	for _, name := range []string{c.From, c.At} {
+		if v.t.node(name) == nil {
+			v.fault(c.Pos, "compare: no node is called %q", name)
+		}
+	}
+	if !c.To.IsValid() {
+		v.fault(c.Pos, "compare: to is missing")
+	}
+	if len(c.Ways) == 0 {
+		v.fault(c.Pos, "compare: ways are missing")
+	}
+	for _, w := range c.Ways {
+		if w.SKU == "" {
+			v.fault(w.Pos, "compare: a way's sku is missing")
+		}
+	}
 }
 
 func place(n *yaml.Node) strict.Pos { return strict.Pos{Line: n.Line, Col: n.Column} }

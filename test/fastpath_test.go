@@ -2,10 +2,13 @@ package test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,6 +17,7 @@ import (
 	"time"
 
 	"msee/edge"
+	"msee/lab"
 	"msee/netns"
 )
 
@@ -92,6 +96,44 @@ func testFastPath(t *testing.T, of string) {
 	for _, s := range show[edge.FastPathStatus](l, "msee1", "fastpath") {
 		if s.Programmed != 2 || s.Hits == 0 || s.Limit != 25_000 || s.PortCount != 2 {
 			t.Errorf("show fastpath: %+v", s)
+		}
+	}
+}
+
+// TestFastPathTable: lab up compares the gateways' SKUs and FastPath by itself, and
+// leaves the lab with the configuration it came up with.
+func TestFastPathTable(t *testing.T) {
+	l := newLab(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, msee(t), "lab", "up", "fastpath", "--json", "--name", l.name).Output()
+	if err != nil {
+		t.Fatalf("lab up: %v\n%s", err, out)
+	}
+	var got struct{ Comparison []lab.Measured }
+	if err := json.Unmarshal(out, &got); err != nil || len(got.Comparison) != 3 {
+		t.Fatalf("%v, want three rows: %s", err, out)
+	}
+	t.Logf("%s", out)
+	for i, want := range []struct {
+		sku      string
+		bypass   bool
+		fastPath string
+		most     float64 // Gb/s; the bucket is full at first
+	}{
+		{"ErGw1AZ", true, "miss: gateway SKU ErGw1AZ", 1.1},
+		{"ErGw3AZ", false, "miss: expressRouteGatewayBypass is off", 11},
+		{"ErGw3AZ", true, "hit: host 10.100.255.20", 1000},
+	} {
+		m := got.Comparison[i]
+		if m.SKU != want.sku || m.Bypass != want.bypass || !strings.HasPrefix(m.FastPath, want.fastPath) || m.Gbps <= 0 || m.Gbps > want.most ||
+			m.P50 <= 0 || m.P99 < m.P50 || (m.GatewayPackets == 0) != strings.HasPrefix(m.FastPath, "hit") {
+			t.Errorf("row %d: %+v, want %+v", i, m, want)
+		}
+	}
+	for _, g := range show[edge.GatewayStatus](l, "gw0", "gateways") {
+		if g.SKU != "ErGw3AZ" {
+			t.Errorf("gw0 is left with SKU %s", g.SKU)
 		}
 	}
 }

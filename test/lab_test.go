@@ -112,7 +112,7 @@ var msees = []string{"msee1", "msee2"}
 
 func (l *testLab) up(topology string, flags ...string) {
 	l.t.Helper()
-	args := append([]string{"lab", "up", "--name", l.name}, flags...)
+	args := append([]string{"lab", "up", "--measure=false", "--name", l.name}, flags...)
 	if out, err := l.msee(append(args, topology)...); err != nil {
 		l.t.Fatalf("lab up: %v\n%s", err, out)
 	}

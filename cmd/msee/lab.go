@@ -1,7 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
@@ -48,6 +51,7 @@ func interruptible() (context.Context, context.CancelFunc) {
 
 func labUp() *cobra.Command {
 	var o labOptions
+	var asJSON, measure bool
 	c := &cobra.Command{Use: "up [TOPOLOGY|FILE]", Short: "Build a lab and wait until it has converged", Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := lab.Load(nameOf(args))
@@ -56,17 +60,71 @@ func labUp() *cobra.Command {
 			}
 			ctx, cancel := interruptible()
 			defer cancel()
-			return lab.Up(ctx, t, options(o))
+			opts := options(o)
+			if asJSON {
+				opts.Progress = os.Stderr
+			}
+			if err := lab.Up(ctx, t, opts); err != nil {
+				return err
+			}
+			return compare(ctx, t, opts, measure, asJSON)
 		}}
+	c.Flags().BoolVar(&measure, "measure", true, "measure what the topology compares (fastpath: by the gateway and past it)")
+	c.Flags().BoolVar(&asJSON, "json", false, "print what was measured as JSON, and progress to standard error")
 	c.Flags().StringVar(&o.name, "name", "", "name of the lab (default: the topology's)")
 	c.Flags().BoolVar(&o.force, "force", false, "take down a lab of that name first")
 	c.Flags().DurationVar(&o.timeout, "timeout", lab.DefaultTimeout, "how long to wait for sessions and routes")
 	return c
 }
 
+// compare prints what a lab's topology compares.
+func compare(ctx context.Context, t *lab.Topology, o lab.Options, measure, asJSON bool) (err error) {
+	name := cmp.Or(o.Name, t.Name)
+	var rows []lab.Measured
+	if measure && t.Compare != nil {
+		if rows, err = lab.Compare(ctx, name, o); err != nil {
+			return fmt.Errorf("lab %s is up, but: %w", name, err)
+		}
+	}
+	switch {
+	case asJSON:
+		return lab.WriteComparisonJSON(os.Stdout, name, rows)
+	case len(rows) > 0:
+		return lab.WriteComparison(os.Stdout, t.Compare, rows)
+	}
+	return nil
+}
+
+// running asks running devices.
+type running struct{}
+
+func (running) Reload(instance string) error {
+	_, err := api.NewClient(instance).Reload()
+	return err
+}
+
+func (running) FastPath(instance string, to netip.Addr) (string, error) {
+	rows, err := api.NewClient(instance).Lookup("", to)
+	if err != nil || len(rows) == 0 {
+		return "", err
+	}
+	return rows[0].FastPath, nil
+}
+
+func (running) GatewayPackets(instance string) (sum uint64, err error) {
+	rows, err := api.NewClient(instance).Gateways()
+	for _, g := range rows {
+		sum += g.Packets
+		for _, n := range g.Dropped {
+			sum += n
+		}
+	}
+	return sum, err
+}
+
 func options(o labOptions) lab.Options {
 	return lab.Options{Name: o.name, Force: o.force, Timeout: o.timeout, Progress: os.Stdout,
-		Status: deviceSessions, Routes: deviceTables}
+		Status: deviceSessions, Routes: deviceTables, Devices: running{}}
 }
 
 // deviceSessions tells the lab what a device says of its sessions.
