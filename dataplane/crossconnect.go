@@ -11,11 +11,13 @@ import (
 // crossConnect is the whole way of frames between two ports that are no
 // router's: they pass as they are. It makes a cable with MACsec at one end, for
 // stations whose own kernel has none. EAPOL stays on its link (802.1X-2020
-// §11.1.1): it is the KaY's, or nobody's.
-func (w *Worker) crossConnect(ps []packet) {
-	for i := range ps {
+// §11.1.1): it is the KaY's, or nobody's. It returns how many octets came.
+func (w *Worker) crossConnect(ps []packet, frames []port.Frame) (octets int) {
+	for i := range frames {
 		p := &ps[i]
+		p.begin(&frames[i])
 		b := p.Bytes()
+		octets += len(b)
 		switch {
 		case p.Truncated:
 			p.verdict = DropTruncated
@@ -49,6 +51,7 @@ func (w *Worker) crossConnect(ps []packet) {
 		q.frames = append(q.frames, p.Frame)
 	}
 	w.settle(ps)
+	return octets
 }
 
 // inlineTag puts a tag that the device keeps out of band where it belongs.

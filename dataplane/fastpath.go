@@ -68,7 +68,6 @@ type sought struct {
 	addrs [fastpath.Batch]uint32
 	found [fastpath.Batch]fastpath.Value
 	of    [fastpath.Batch]uint8 // which packet's it is
-	n     int
 }
 
 // endpointRun counts consecutive frames of one VRF, as run does.
@@ -99,43 +98,43 @@ func (r *endpointRun) flush() {
 // be told. It reports whether packets are left for lookup.
 func (w *Worker) fastPath(ps []packet) (left bool) {
 	var e *Endpoints
+	q, n := &w.sought, 0
 	for i := range ps {
 		p := &ps[i]
 		if p.verdict != proceed {
 			continue
 		}
 		if p.in.Endpoints != e {
-			left = w.toHosts(ps, e) || left
-			e = p.in.Endpoints
+			left = w.toHosts(ps, e, n) || left
+			e, n = p.in.Endpoints, 0
 		}
 		if e == nil || p.v6 {
 			left = e == nil || w.toHost6(p, e) || left
 			continue
 		}
-		q := &w.sought
-		q.addrs[q.n&(vector-1)], q.of[q.n&(vector-1)] = p.dst, uint8(i)
-		q.n++
+		q.addrs[n&(vector-1)], q.of[n&(vector-1)] = p.dst, uint8(i)
+		n++
 	}
-	return w.toHosts(ps, e) || left
+	return w.toHosts(ps, e, n) || left
 }
 
-// toHosts is fastPath for the IPv4 packets of one VRF, which are those in w.sought.
-func (w *Worker) toHosts(ps []packet, e *Endpoints) (left bool) {
-	q := &w.sought
-	n := q.n
+// toHosts is fastPath for the IPv4 packets of one VRF: the first n of those sought.
+func (w *Worker) toHosts(ps []packet, e *Endpoints, n int) (left bool) {
 	if n == 0 {
 		return false
 	}
+	q := &w.sought
 	e.Lookup4(&q.addrs, &q.found, n)
 	misses := 0
 	for k, v := range q.found[:n] {
-		out := e.FastPath.way(v)
-		if out == nil {
+		p := &ps[q.of[k]]
+		if a := e.FastPath.host(v); a != nil {
+			p.out = a.Usable()
+		}
+		if p.out == nil {
 			misses++
 		}
-		ps[q.of[k]].out = out
 	}
-	q.n = 0
 	w.endpoints.add(e, n-misses, misses)
 	return misses > 0
 }
@@ -143,7 +142,10 @@ func (w *Worker) toHosts(ps []packet, e *Endpoints) (left bool) {
 // toHost6 is fastPath for an IPv6 packet.
 func (w *Worker) toHost6(p *packet, e *Endpoints) (left bool) {
 	b := p.ip()
-	p.out = e.FastPath.way(e.Lookup6(binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:])))
+	v := e.Lookup6(binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
+	if a := e.FastPath.host(v); a != nil {
+		p.out = a.Usable()
+	}
 	if p.out == nil {
 		w.endpoints.add(e, 0, 1)
 		return true
@@ -152,12 +154,5 @@ func (w *Worker) toHost6(p *packet, e *Endpoints) (left bool) {
 	return false
 }
 
-// way returns how to reach the host that an endpoint leads to; nil if it leads to
-// none, or to one that cannot be used now.
-func (f *FastPath) way(v fastpath.Value) *Rewrite {
-	a := f.hosts[uint16(v)].Load() // number 0 has none
-	if a == nil {
-		return nil
-	}
-	return a.Usable()
-}
+// host returns what an endpoint leads to; nil if that is nothing, as number 0 is none.
+func (f *FastPath) host(v fastpath.Value) *Adjacency { return f.hosts[uint16(v)].Load() }

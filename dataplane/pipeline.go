@@ -69,8 +69,10 @@ type packet struct {
 	generated bool          // ours, not received: no errors about it, and its TTL is as it should be
 }
 
-// begin makes p that of a frame. It leaves what a step sets before another reads it.
+// begin makes p that of a frame as received. It leaves what a step sets before another
+// reads it.
 func (p *packet) begin(f *port.Frame) {
+	f.Inner = 0
 	p.Frame, p.in, p.out, p.outer = f, nil, nil, 0
 	p.verdict, p.group, p.v6, p.generated = proceed, false, false, false
 }
@@ -87,16 +89,10 @@ const vector = 64
 // octets came.
 func (w *Worker) forward(frames []port.Frame) (octets int) {
 	ps := w.packets[:len(frames)]
-	for i := range ps {
-		octets += frames[i].Len()
-		frames[i].Inner = 0
-		ps[i].begin(&frames[i])
-	}
 	if w.port.CrossConnect != nil {
-		w.crossConnect(ps)
-		return octets
+		return w.crossConnect(ps, frames)
 	}
-	w.admit(ps)
+	octets = w.admit(ps, frames)
 	w.unprotect(ps)
 	special := w.demux(ps)
 	w.untunnel(ps)
@@ -122,11 +118,13 @@ func (w *Worker) forward(frames []port.Frame) (octets int) {
 	return octets
 }
 
-// admit takes frames that are whole and meant for us.
-func (w *Worker) admit(ps []packet) {
-	for i := range ps {
+// admit takes frames that are whole and meant for us. It returns how many octets came.
+func (w *Worker) admit(ps []packet, frames []port.Frame) (octets int) {
+	for i := range frames {
 		p := &ps[i]
+		p.begin(&frames[i])
 		b := p.Bytes()
+		octets += len(b)
 		switch {
 		case p.Truncated:
 			p.verdict = DropTruncated
@@ -143,6 +141,7 @@ func (w *Worker) admit(ps []packet) {
 			p.verdict = DropNotForUs
 		}
 	}
+	return octets
 }
 
 // demux finds the subinterface by the frame's tags. It reports whether there is
@@ -496,7 +495,7 @@ func (w *Worker) rewrite(ps []packet) (long bool) {
 		case p.v6:
 			b[7]--
 		default:
-			decrementTTL(b)
+			decrementTTL((*[minIPv4]byte)(b))
 		}
 		start := hdr.Put(p.Buf, p.l3, p.etherType)
 		if p.out.VTEP != nil {
@@ -574,7 +573,7 @@ func transportOffset(p *packet) (int, bool) {
 }
 
 // decrementTTL takes one from the TTL and mends the checksum (RFC 1624).
-func decrementTTL(h []byte) {
+func decrementTTL(h *[minIPv4]byte) {
 	h[8]--
 	sum := uint32(binary.BigEndian.Uint16(h[10:])) + 0x0100
 	binary.BigEndian.PutUint16(h[10:], uint16(sum+sum>>16))

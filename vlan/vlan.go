@@ -66,10 +66,13 @@ func isTPID(etherType uint16) bool { return etherType == TPIDQ || etherType == T
 // vid takes the 12-bit VLAN identifier out of a TCI (802.1Q-2022 §9.6).
 func vid(tci uint16) uint16 { return tci & 0x0fff }
 
+// Room is how many octets in front of a payload Header.Put writes.
+const Room = 24
+
 // Header is a composed Ethernet header up to, but without, the EtherType of
 // the payload.
 type Header struct {
-	b   [MaxHeaderLen - 2]byte
+	b   [Room]byte // it and two octets for the EtherType are the last of these
 	len int
 }
 
@@ -77,48 +80,31 @@ type Header struct {
 // is 0, one tag of EtherType tpid if inner is 0, two otherwise (the inner one
 // always a C-tag).
 func NewHeader(dst, src [6]byte, tpid, outer, inner uint16) Header {
-	var h Header
-	copy(h.b[0:], dst[:])
-	copy(h.b[6:], src[:])
-	h.len = 12
+	b := append(append(make([]byte, 0, MaxHeaderLen), dst[:]...), src[:]...)
 	if outer != 0 {
-		h.push(tpid, outer)
+		b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, tpid), outer)
 	}
 	if inner != 0 {
-		h.push(TPIDQ, inner)
+		b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, TPIDQ), inner)
 	}
+	h := Header{len: len(b)}
+	copy(h.b[Room-2-h.len:], b)
 	return h
-}
-
-func (h *Header) push(tpid, id uint16) {
-	binary.BigEndian.PutUint16(h.b[h.len:], tpid)
-	binary.BigEndian.PutUint16(h.b[h.len+2:], id)
-	h.len += TagLen
 }
 
 // Len returns the length of the header with its EtherType, in octets.
 func (h *Header) Len() int { return h.len + 2 }
 
 // Dst returns the address that frames go to.
-func (h *Header) Dst() [6]byte { return [6]byte(h.b[:6]) }
+func (h *Header) Dst() [6]byte { return [6]byte(h.b[Room-2-h.len:]) }
 
 // Put writes the header and etherType so that they end where the payload
-// begins, at b[payload], and returns where they begin. There must be
-// MaxHeaderLen octets in front of payload.
+// begins, at b[payload], and returns where they begin. Room octets in front of
+// payload must be there, and are not what they were: moves of constant size compile
+// to a few loads and stores.
 func (h *Header) Put(b []byte, payload int, etherType uint16) int {
-	// Moves of constant size compile to a few loads and stores; one copy of
-	// variable length would be a call.
-	start := payload - 2 - h.len
-	dst := b[start:payload:payload]
-	_ = dst[13]
-	switch h.len {
-	case 12:
-		copy(dst[:12], h.b[:12])
-	case 16:
-		copy(dst[:16], h.b[:16])
-	default:
-		copy(dst[:20], h.b[:20])
-	}
-	binary.BigEndian.PutUint16(dst[h.len:], etherType)
-	return start
+	front := (*[Room]byte)(b[payload-Room:])
+	*front = h.b
+	binary.BigEndian.PutUint16(front[Room-2:], etherType)
+	return payload - 2 - h.len
 }

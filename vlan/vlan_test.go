@@ -69,9 +69,9 @@ func TestHeaderRoundTrip(t *testing.T) {
 		if !bytes.Equal(b[start:start+6], dst[:]) || !bytes.Equal(b[start+6:start+12], src[:]) {
 			t.Errorf("%+v: addresses % x", tt, b[start:start+12])
 		}
-		for i, c := range append(b[:start:start], b[40:]...) {
+		for i, c := range append(b[:40-Room:40-Room], b[40:]...) {
 			if c != 0 {
-				t.Fatalf("%+v: octet %d outside of the header was written", tt, i)
+				t.Fatalf("%+v: octet %d outside of Room was written", tt, i)
 			}
 		}
 	}
