@@ -196,7 +196,13 @@ func (d *bed) use(ctx context.Context, f forwarder) error {
 			return fmt.Errorf("start %s: %w", f, err)
 		}
 	}
-	return d.await(ctx)
+	if err := d.await(ctx); err != nil {
+		return err
+	}
+	if f == ovsTSO { // it has opened all that it sends by now
+		return widen(d.peer.pid())
+	}
+	return nil
 }
 
 func (d *bed) enter(f forwarder) error {

@@ -300,6 +300,23 @@ func TestFloodFrames(t *testing.T) {
 	}
 }
 
+// TestEachBed: what test's TestBenchBeds runs has every bed and every opponent.
+func TestEachBed(t *testing.T) {
+	all := rows(true)
+	some := eachBed(all)
+	if len(some) > len(all)/3 {
+		t.Errorf("%d of %d rows are no short run", len(some), len(all))
+	}
+	for _, r := range all {
+		if r.bed != "" && !slices.ContainsFunc(some, func(s *row) bool { return s.bed == r.bed }) {
+			t.Errorf("no row of bed %s", r.bed)
+		}
+		if !slices.ContainsFunc(some, func(s *row) bool { return s.opponent == r.opponent }) {
+			t.Errorf("no row beside %s", r.opponent)
+		}
+	}
+}
+
 func TestPeerRowsNameTheirPeer(t *testing.T) {
 	found := map[string]forwarder{}
 	for _, r := range rows(true) {

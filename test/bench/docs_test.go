@@ -27,6 +27,9 @@ func someResults() []result {
 			}
 		}
 		out := summarise(&r, samples, where)
+		if out.Note != "" {
+			out.Note = "set up so and so"
+		}
 		out.When, out.Seconds = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC), 2
 		return out
 	}

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -40,6 +41,7 @@ type options struct {
 	plot    string
 	docs    string
 	from    string
+	beds    bool
 }
 
 func main() {
@@ -76,6 +78,9 @@ func run(ctx context.Context) error {
 			selected = append(selected, r)
 		}
 	}
+	if o.beds {
+		selected = eachBed(selected)
+	}
 	if len(selected) == 0 {
 		return fmt.Errorf("no row matches %q; there are %s", o.rows, strings.Join(rowNames(), ", "))
 	}
@@ -106,6 +111,7 @@ func parseFlags() (options, error) {
 	flag.StringVar(&o.plot, "plot", "", "draw the ratios here as SVG")
 	flag.StringVar(&o.docs, "docs", "", "write table and plot into performance.md and bench.svg in this directory")
 	flag.StringVar(&o.from, "from", "", "add to earlier results of these files (with commas between; a later one's rows replace an earlier one's); without -rows nothing is measured")
+	flag.BoolVar(&o.beds, "beds", false, "measure only the first row of each bed, of each other dataplane and of each kind, to see that all of them work")
 	flag.Parse()
 	if flag.NArg() > 0 || o.rounds < 1 || o.seconds < 1 || o.retries < 0 {
 		flag.Usage()
@@ -141,6 +147,12 @@ func preflight(selected []*row, o options) error {
 		}
 		if _, err := frr.Daemons(""); err != nil {
 			missing = append(missing, fmt.Errorf("%w: make deps", err))
+		}
+		for file, who := range peerFiles {
+			_, err := exec.LookPath(file)
+			if err != nil && slices.ContainsFunc(selected, func(r *row) bool { return r.opponent == who }) {
+				missing = append(missing, fmt.Errorf("%s is not installed, which %s needs: make bench-peers", file, who))
+			}
 		}
 		command("iperf3")
 		command("ping")

@@ -37,9 +37,9 @@ const (
 // peerNotes say what exactly each is, for the results.
 var peerNotes = map[forwarder]string{
 	packetCopy: "this bench's own (`test/bench/copier.go`): one thread, TPACKET_V2 in, sendmmsg out, virtio-net headers both ways; sets the addresses and the TTL",
-	ovsTSO:     "Open vSwitch of Debian (3.1), userspace datapath, DPDK's build for `userspace-tso-enable=true`, AF_PACKET ports, the main thread forwards; two OpenFlow rules that set the addresses and the TTL",
+	ovsTSO:     "Open vSwitch of Debian (3.1), userspace datapath, DPDK's build for `userspace-tso-enable=true`, AF_PACKET ports with buffers of 8 MiB, as msee's have (its own of 208 KiB lose superframes by the ten thousand), the main thread forwards; two OpenFlow rules that set the addresses and the TTL",
 	ovsXDP:     "Open vSwitch of Debian (3.1), userspace datapath, afxdp ports, `xdp-mode=native` (copying: veth has no zero-copy here), one queue, a PMD thread on processor 1 that polls always; the same rules",
-	dpdkXDP:    "testpmd of Debian's DPDK (22.11), net_af_xdp with `force_copy=1`, one forwarding core, processor 1, which polls always; `--forward-mode=mac`: sets the addresses, looks nothing up",
+	dpdkXDP:    "testpmd of Debian's DPDK (22.11), net_af_xdp with `force_copy=1`, one forwarding core, processor 1, which polls always; `--forward-mode=mac`: sets the addresses, looks nothing up. No row of TCP: neither AF_XDP nor net_af_packet carries superframes there",
 }
 
 // Where Debian has what it does not put into PATH.
@@ -47,7 +47,11 @@ const (
 	ovsSchema   = "/usr/share/openvswitch/vswitch.ovsschema"
 	vswitchd    = "/usr/lib/openvswitch-switch/ovs-vswitchd"
 	vswitchdTSO = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk" // only this build has it
+	testpmd     = "dpdk-testpmd"
 )
+
+// peerFiles are the programs that are not there without `make bench-peers`.
+var peerFiles = map[string]forwarder{vswitchdTSO: ovsTSO, vswitchd: ovsXDP, testpmd: dpdkXDP}
 
 // peer is a running one.
 type peer struct {
@@ -224,7 +228,7 @@ func (p *peer) copier(a addresses) error {
 
 // testpmd starts DPDK's forwarder on processor 1.
 func (p *peer) testpmd(a addresses) error {
-	_, err := p.start("dpdk-testpmd", "--no-huge", "-m", "1024", "--file-prefix", "msee-bench", "--no-pci", "--no-telemetry",
+	_, err := p.start(testpmd, "--no-huge", "-m", "1024", "--file-prefix", "msee-bench", "--no-pci", "--no-telemetry",
 		"--iova-mode=va", "-l", "0,1", "--main-lcore", "0",
 		"--vdev=net_af_xdp0,iface=eth1,force_copy=1", "--vdev=net_af_xdp1,iface=eth2,force_copy=1",
 		"--", "--nb-cores=1", "--forward-mode=mac", "--auto-start", "--total-num-mbufs=32768",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"regexp"
 	"slices"
+	"strings"
 )
 
 // row is one line of the results: what is measured, and against what.
@@ -116,7 +117,7 @@ type opponents struct {
 var (
 	copierRows = []opponents{{"_copy", packetCopy, regexp.MustCompile(`^(tcp._dot1q_fwd|tcp1_dot1q_rev|udp64_dot1q|ping_idle_p50|ping_load_p99)$`)}}
 	otherRows  = []opponents{
-		{"_ovs", ovsTSO, regexp.MustCompile(`^tcp._dot1q`)},
+		{"_ovs", ovsTSO, regexp.MustCompile(`^(tcp._dot1q_(fwd|rev)|udp1400_dot1q|ping_idle_p50)$`)},
 		{"_ovs", ovsXDP, regexp.MustCompile(`^udp64.*_dot1q$`)},
 		{"_dpdk", dpdkXDP, regexp.MustCompile(`^udp64.*_dot1q$`)},
 	}
@@ -134,6 +135,21 @@ func peerRows(list []*row, against []opponents) (more []*row) {
 		}
 	}
 	return more
+}
+
+// eachBed are those of list that are the first of their bed and opponent, or of
+// their kind, which a name begins with. Rows without a bed are not among them.
+func eachBed(list []*row) (first []*row) {
+	seen := map[string]bool{}
+	for _, r := range list {
+		kind := r.name[:strings.IndexAny(r.name, "_0123456789")]
+		on := r.bed + " " + string(r.opponent)
+		if r.bed != "" && (!seen[on] || !seen[kind]) {
+			first = append(first, r)
+			seen[on], seen[kind] = true, true
+		}
+	}
+	return first
 }
 
 func rowNames() []string {

@@ -90,8 +90,8 @@ func (u udpFlood) delivered(ctx context.Context, b *bench, s side, perSecond flo
 	}
 	took := after.at.Sub(before.at).Seconds()
 	sent, arrived := float64(after.sent-before.sent), float64(after.arrived-before.arrived)
-	if sent == 0 {
-		return 0, nil, errors.Join(ctx.Err(), errors.New("the sender sent nothing"))
+	if arrived == 0 {
+		return 0, nil, errors.Join(ctx.Err(), fmt.Errorf("none of the %g frames sent arrived", sent))
 	}
 	extra["offeredMpps"], extra["lostPercent"] = sent/took/1e6, 100*(1-arrived/sent)
 	return arrived / took / 1e6, extra, ctx.Err()
@@ -141,7 +141,9 @@ func (u udpFlood) steady(ctx context.Context, b *bench, _ side) (reading, error)
 	if err != nil {
 		return reading{}, err
 	}
-	share := func(rates []float64, q float64) float64 { return 100 * quantile(rates, q) / quantile(rates, 0.5) }
+	share := func(rates []float64, q float64) float64 {
+		return 100 * quantile(rates, q) / max(1, quantile(rates, 0.5))
+	}
 	return reading{min(share(full, 0.05), share(half, 0.05)), map[string]float64{
 		"fullMpps": quantile(full, 0.5) / 1e6, "fullP1Percent": share(full, 0.01), "fullP5Percent": share(full, 0.05), "fullP95Percent": share(full, 0.95),
 		"halfMpps": quantile(half, 0.5) / 1e6, "halfP1Percent": share(half, 0.01), "halfP5Percent": share(half, 0.05), "halfP95Percent": share(half, 0.95),
@@ -175,7 +177,7 @@ func (u udpFlood) windows(ctx context.Context, b *bench, perSecond float64) (rat
 		at, before = now, after
 	}
 	slices.Sort(rates)
-	if err == nil && (len(rates) == 0 || quantile(rates, 0.5) == 0) {
+	if err == nil && (len(rates) == 0 || rates[len(rates)-1] == 0) {
 		err = errors.New("nothing of the flood arrived")
 	}
 	return rates, err
