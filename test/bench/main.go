@@ -105,7 +105,7 @@ func parseFlags() (options, error) {
 	flag.StringVar(&o.out, "out", "", "write the results here as JSON, after each row")
 	flag.StringVar(&o.msee, "msee", "bin/msee", "the msee executable")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often subject and baseline are measured in turn")
-	flag.IntVar(&o.seconds, "seconds", 5, "how long each run takes; in-process rows take a fifth")
+	flag.IntVar(&o.seconds, "seconds", 2, "how long each run takes; in-process rows take a fifth")
 	flag.IntVar(&o.retries, "retries", 3, "how often a run that others disturb is made again")
 	flag.BoolVar(&o.peers, "peers", false, "measure against other dataplanes too, in rows of their own")
 	flag.StringVar(&o.plot, "plot", "", "draw the ratios here as SVG")

@@ -16,7 +16,7 @@ import (
 type udpFlood struct{ octets, flows int }
 
 // floodWarmup is how long a flood runs before it is measured.
-const floodWarmup = time.Second
+const floodWarmup = 500 * time.Millisecond
 
 func (u udpFlood) measure(ctx context.Context, b *bench, s side) (reading, error) {
 	restore, err := b.bed.prepareFlood(ctx, vnet)
@@ -30,13 +30,15 @@ func (u udpFlood) measure(ctx context.Context, b *bench, s side) (reading, error
 
 // overload is what arrives of twice as much as the router can carry, in % of its
 // best. The best is the most that arrives of several offered rates, held evenly.
+// Where a held rate falls short of twice, as the sender and the router's reception
+// share a processor, it is what arrives of all that the sender can send.
 func (u udpFlood) overload(ctx context.Context, b *bench, s side) (reading, error) {
 	restore, err := b.bed.prepareFlood(ctx, vnet)
 	if err != nil {
 		return reading{}, err
 	}
 	defer restore()
-	flooded, _, err := u.delivered(ctx, b, s, 0)
+	flooded, all, err := u.delivered(ctx, b, s, 0)
 	if err != nil {
 		return reading{}, err
 	}
@@ -53,9 +55,13 @@ func (u udpFlood) overload(ctx context.Context, b *bench, s side) (reading, erro
 		return reading{}, err
 	}
 	best = max(best, twice)
+	value := twice
+	if short := 1.95 * best; extra["offeredMpps"] < short && all["offeredMpps"] > extra["offeredMpps"] {
+		value, extra = flooded, all
+	}
 	extra["bestMpps"], extra["floodedMpps"], extra["twiceMpps"] = best, flooded, twice
 	extra["timesOffered"] = extra["offeredMpps"] / best
-	return reading{100 * twice / best, extra}, nil
+	return reading{100 * value / best, extra}, nil
 }
 
 // delivered floods with so many frames a second, 0 for all it can, and returns
