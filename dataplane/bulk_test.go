@@ -26,6 +26,8 @@ func (p *keepingPort) Recv(batch []port.Frame) (int, error) {
 	return n, err
 }
 
+func (p *keepingPort) More() bool { return false }
+
 func (p *keepingPort) ReleaseOldest(n int) {
 	if n > len(p.out) {
 		p.t.Fatalf("%d frames given back of %d", n, len(p.out))

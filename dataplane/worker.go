@@ -212,7 +212,7 @@ func (w *Worker) step() int {
 		w.drain()
 		w.mute()
 	}
-	if n == 0 && w.bulk.waiting == 0 {
+	if n == 0 && w.bulk.waiting == 0 { // then the keeper has no more, either
 		return 0
 	}
 	w.now = time.Since(w.engine.epoch)
@@ -233,7 +233,7 @@ func (w *Worker) step() int {
 	w.giveBack()
 	w.replies, w.pieces = w.replies[:0], w.pieces[:0]
 	w.publishCounters(uint64(n), uint64(bytes))
-	if n == len(room) {
+	if n == len(room) || w.bulk.keeper != nil && w.bulk.keeper.More() {
 		return port.BatchSize
 	}
 	return max(n, 1)

@@ -10,8 +10,8 @@ import (
 )
 
 // DefaultRingFrames is the number of frames a packet port's ring holds if the
-// configuration does not say. At 64 KiB each it is 34 MiB.
-const DefaultRingFrames = 512
+// configuration does not say: 8 MiB.
+const DefaultRingFrames = 4096
 
 // PacketConfig describes a packet port.
 type PacketConfig struct {
@@ -21,8 +21,8 @@ type PacketConfig struct {
 	// RingFrames is how many frames may wait; 0 means DefaultRingFrames.
 	RingFrames int
 	// MaxFrame is the longest frame to receive, octets, Ethernet header and
-	// tags included; 0 is MaxFrame, the longest there is. Each frame takes a
-	// slot for that many, whatever its length. Longer ones are truncated.
+	// tags included; 0 is MaxFrame, the longest there is. Longer ones are
+	// truncated, and so are superframes of which too many wait.
 	MaxFrame int
 	// Silent silences the host from the beginning; see SilenceHost. Silence that a
 	// process which crashed has left goes on without a gap.
@@ -219,9 +219,9 @@ func (p *Packet) FD() int { return p.fd }
 // Recv implements Port. The error wraps ENETDOWN if the device went down, which
 // is told once and heals by itself, and ENODEV if it was removed, which is final.
 func (p *Packet) Recv(batch []Frame) (int, error) {
-	if n := p.ring.take(batch); n > 0 || len(batch) == 0 {
+	if n := p.ring.take(batch); n > 0 || len(batch) == 0 || p.ring.more {
 		p.empty = false
-		return n, nil
+		return n, p.metError()
 	}
 	// Woken for nothing twice may be an error on the socket. Asking is a
 	// system call, so not after every batch.
@@ -241,7 +241,20 @@ func (p *Packet) pendingError() error {
 	if errno == 0 {
 		return nil
 	}
-	err = unix.Errno(errno)
+	return p.socketError(unix.Errno(errno))
+}
+
+// metError returns the error that reading a long frame has met instead, if any.
+func (p *Packet) metError() error {
+	if p.ring.long == nil || p.ring.long.err == 0 {
+		return nil
+	}
+	errno := p.ring.long.err
+	p.ring.long.err = 0
+	return p.socketError(errno)
+}
+
+func (p *Packet) socketError(err error) error {
 	// The kernel unbinds the socket of a device that is no more.
 	sa, saErr := unix.Getsockname(p.fd)
 	if ll, ok := sa.(*unix.SockaddrLinklayer); saErr == nil && ok && ll.Ifindex != p.ifindex {
@@ -255,6 +268,9 @@ func (p *Packet) Release() { p.ring.release(p.ring.held) }
 
 // ReleaseOldest implements Keeper.
 func (p *Packet) ReleaseOldest(n int) { p.ring.release(n) }
+
+// More implements Keeper.
+func (p *Packet) More() bool { return p.ring.more }
 
 // Stats implements Port.
 func (p *Packet) Stats() Stats {

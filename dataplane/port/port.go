@@ -107,6 +107,8 @@ type Port interface {
 type Keeper interface {
 	// ReleaseOldest gives those n frames back that have been out for longest.
 	ReleaseOldest(n int)
+	// More reports whether the last Recv has left frames that it could have taken.
+	More() bool
 }
 
 // Sender transmits on one port for one worker.

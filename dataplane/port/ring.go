@@ -16,8 +16,10 @@ type rxRing struct {
 	mem    []byte
 	stride int // size of a slot
 	slots  []*unix.Tpacket2Hdr
-	next   int // the slot Recv looks at first
-	held   int // slots from next on that Recv gave out
+	next   int         // the slot Recv looks at first
+	held   int         // slots from next on that Recv gave out
+	more   bool        // the last take has left some that it could have taken
+	long   *longFrames // of those that no slot holds; nil: they are truncated
 }
 
 const (
@@ -31,8 +33,11 @@ const (
 	// reserve it is TPACKET_ALIGN(TPACKET2_HDRLEN + 16) + VNetHdrLen − 14,
 	// Ethernet being 14 octets: tpacket_rcv in net/packet/af_packet.c.
 	ringReserve = slotMacOff - (80 + VNetHdrLen - 14)
+	// slotFrame is the longest frame that a slot holds: an MTU of 1500 with all
+	// headers that may be around it.
+	slotFrame = 2048 - slotMacOff
 	// ringBlock is a physically contiguous piece of the ring. Of a power of
-	// two the kernel wastes nothing; of 2 MiB the largest slots leave 2.7 % over.
+	// two the kernel wastes nothing; of 2 MiB it leaves little over.
 	ringBlock = 2 << 20
 )
 
@@ -46,7 +51,7 @@ func strideFor(n int) int { return (slotMacOff + n + 63) &^ 63 }
 // mapRing sets up a ring of at least frames slots, for frames of up to octets,
 // on an unbound socket.
 func mapRing(fd, frames, octets int) (rxRing, error) {
-	stride := strideFor(octets)
+	stride := strideFor(min(octets, slotFrame))
 	perBlock := ringBlock / stride
 	blocks := (frames + perBlock - 1) / perBlock
 	req := unix.TpacketReq{
@@ -62,7 +67,14 @@ func mapRing(fd, frames, octets int) (rxRing, error) {
 	if err != nil {
 		return rxRing{}, fmt.Errorf("map ring: %w", err)
 	}
-	r := rxRing{mem: mem, stride: stride, slots: make([]*unix.Tpacket2Hdr, blocks*perBlock)}
+	var long *longFrames
+	if octets > slotFrame {
+		if long, err = openLong(fd); err != nil {
+			unix.Munmap(mem)
+			return rxRing{}, err
+		}
+	}
+	r := rxRing{mem: mem, long: long, stride: stride, slots: make([]*unix.Tpacket2Hdr, blocks*perBlock)}
 	for i := range r.slots {
 		off := i/perBlock*ringBlock + i%perBlock*stride
 		r.slots[i] = (*unix.Tpacket2Hdr)(unsafe.Pointer(&mem[off]))
@@ -83,6 +95,7 @@ func (r *rxRing) unmap() error {
 // take fills batch with the slots that are ours now, behind those given out before.
 func (r *rxRing) take(batch []Frame) int {
 	n, at := 0, r.next+r.held
+	r.more = false
 	if at >= len(r.slots) {
 		at -= len(r.slots)
 	}
@@ -93,12 +106,22 @@ func (r *rxRing) take(batch []Frame) int {
 			break
 		}
 		fillFrame(&batch[n], h, status, r.stride)
+		if status&unix.TP_STATUS_COPY != 0 && r.long != nil {
+			batch[n].End = int(h.Len)
+			if !r.long.add(&batch[n]) {
+				r.more = true
+				break
+			}
+		}
 		n++
 		if at++; at == len(r.slots) {
 			at = 0
 		}
 	}
 	r.held += n
+	if r.long != nil && r.long.used > 0 {
+		r.long.read()
+	}
 	return n
 }
 
@@ -123,7 +146,11 @@ func fillFrame(f *Frame, h *unix.Tpacket2Hdr, status uint32, stride int) {
 func (r *rxRing) release(n int) {
 	r.held -= n
 	for ; n > 0; n-- {
-		atomic.StoreUint32(&r.slots[r.next].Status, unix.TP_STATUS_KERNEL)
+		status := &r.slots[r.next].Status
+		if r.long != nil && atomic.LoadUint32(status)&unix.TP_STATUS_COPY != 0 {
+			r.long.giveBack()
+		}
+		atomic.StoreUint32(status, unix.TP_STATUS_KERNEL)
 		if r.next++; r.next == len(r.slots) {
 			r.next = 0
 		}
