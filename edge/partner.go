@@ -19,10 +19,18 @@ import (
 // from the moment that BFD knows; routes whose last way is gone are kept for that
 // a while, though their peers are told at once that they are gone. A packet that
 // comes from the partner never goes back there.
+//
+// A session that ends though its neighbor can be reached (a reset of BGP, a prefix
+// limit) hands its routes to the partner for the moment that gateways need.
 
 // repairFor is how long a route is kept for repair: gateways need a moment to
 // move, and Azure's up to a minute.
 const repairFor = time.Minute
+
+// handOverFor is how long the partner has the routes of a session that ended though
+// its neighbor can be reached. Gateways of ours need 0.2 s for 10,000 routes. It is
+// short as such a route stands before shorter ones that are live.
+const handOverFor = 5 * time.Second
 
 // repair is a VRF's routes that the RIB has no more, each with its end: one that
 // comes later must not keep those before it, or a peer that announces others
@@ -58,20 +66,27 @@ func (e *Edge) partners(v *vrf, like netip.Addr) (hops []hop) {
 	return hops
 }
 
-// keepForRepair takes out of a change those routes that have no way left but a
-// backup: forwarding keeps them. Routes that go though their neighbor can be
-// reached (a prefix limit, a reset of BGP) are not kept: they would lead to it,
-// past shorter ones that are live.
+// keepForRepair takes out of a session's end those routes that have no way left but
+// a backup: forwarding keeps them. With a neighbor that can be reached, which may not
+// want the traffic any more, they lead to the backup alone, and not for long.
 func (v *vrf) keepForRepair(c *bgp.Changes, now time.Time) {
+	var last, handedOver *group // routes mostly share one
 	c.Routes = slices.DeleteFunc(c.Routes, func(r bgp.RouteChange) bool {
 		g := v.fwd.routed[r.Prefix]
-		if len(r.NextHops) > 0 || g == nil || len(g.Backup) == 0 || !g.lost() {
+		if len(r.NextHops) > 0 || g == nil || len(g.Backup) == 0 {
 			return false
 		}
 		if v.repair.kept == nil {
 			v.repair.kept = map[netip.Prefix]time.Time{}
 		}
 		v.repair.kept[r.Prefix] = now.Add(repairFor)
+		if !g.lost() {
+			if g != last {
+				last, handedOver = g, v.fwd.group(dataplane.Forward, nil, nil, g.hops[g.members:])
+			}
+			v.repair.kept[r.Prefix] = now.Add(handOverFor)
+			v.fwd.set(v.fwd.routed, r.Prefix, handedOver)
+		}
 		return true
 	})
 }
@@ -91,10 +106,11 @@ func (g *group) lost() bool {
 func (v *vrf) keepRepairing(old *forwarding) {
 	for prefix := range v.repair.kept {
 		var members, backup []hop
-		if g := old.routed[prefix]; g != nil {
+		g := old.routed[prefix]
+		if g != nil {
 			members, backup = v.still(g.hops[:g.members]), v.still(g.hops[g.members:])
 		}
-		if len(members) == 0 || len(backup) == 0 {
+		if len(backup) == 0 || len(members) == 0 && g.members > 0 {
 			delete(v.repair.kept, prefix)
 			continue
 		}

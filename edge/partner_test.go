@@ -63,29 +63,47 @@ func TestReloadDuringRepair(t *testing.T) {
 	}
 }
 
-// TestRepairOnlyWhatIsLost: routes are kept if their neighbor cannot be reached
-// any more, whoever found that out, and else go at once.
-func TestRepairOnlyWhatIsLost(t *testing.T) {
+// TestSessionEnds: routes whose neighbor cannot be reached any more, whoever found
+// that out, are kept with the partner as backup; others lead to the partner alone,
+// for a moment.
+func TestSessionEnds(t *testing.T) {
 	for why, c := range map[string]struct {
 		happens func(*adjacency)
-		kept    bool
+		members int
+		keep    time.Duration
 	}{
-		"BGP reset": {func(*adjacency) {}, false},
-		"BFD down":  {func(a *adjacency) { a.SetDown(dataplane.DownBFD, true) }, true},
-		"no ARP":    {func(a *adjacency) { a.Resolve(nil) }, true},
-		"link down": {func(a *adjacency) { a.sub.port.link = linkDown }, true},
+		"BGP reset": {func(*adjacency) {}, 0, handOverFor},
+		"BFD down":  {func(a *adjacency) { a.SetDown(dataplane.DownBFD, true) }, 1, repairFor},
+		"no ARP":    {func(a *adjacency) { a.Resolve(nil) }, 1, repairFor},
+		"link down": {func(a *adjacency) { a.sub.port.link = linkDown }, 1, repairFor},
 	} {
 		b := newBench(t)
 		ce, partner := hop{b.v.subs["cust.100"], b.peers[0].Addr}, hop{b.v.subs["core.200"], netip.MustParseAddr("10.100.255.5")}
 		ce.sub.port.link = linkUp
+		b.v.endpoints = &endpoints{}
 		b.v.fwd.neighborChanged(ce, port.MAC{2, 0, 0, 0, 0, 1}, true)
 		prefix := netip.MustParsePrefix("10.1.0.0/16")
 		b.v.fwd.set(b.v.fwd.routed, prefix, b.v.fwd.group(dataplane.Forward, nil, []hop{ce}, []hop{partner}))
 		c.happens(b.v.fwd.adjacencies[ce])
+		now := time.Now()
 		changes := bgp.Changes{Routes: []bgp.RouteChange{{Prefix: prefix}}}
-		b.v.keepForRepair(&changes, time.Now())
-		if kept := len(changes.Routes) == 0; kept != c.kept || kept != (len(b.v.repair.kept) == 1) {
-			t.Errorf("%s: kept %v, want %v", why, kept, c.kept)
+		b.v.keepForRepair(&changes, now)
+		for _, after := range []string{"", ", after a reload"} {
+			g := lookup(b.v.fwd, "10.1.2.3")
+			if len(changes.Routes) != 0 || g == nil || len(g.Members) != c.members || len(g.Backup) != 1 ||
+				g.Backup[0] != b.v.fwd.adjacencies[partner].Adjacency {
+				t.Fatalf("%s%s: leads to %+v, want %d members and the partner", why, after, g, c.members)
+			}
+			b.rebuild(b.v)
+		}
+		b.vrfs = map[string]*vrf{"er1": b.v}
+		b.endRepair(now.Add(c.keep - time.Millisecond))
+		if lookup(b.v.fwd, "10.1.2.3") == nil {
+			t.Errorf("%s: ended before %v", why, c.keep)
+		}
+		b.endRepair(now.Add(c.keep))
+		if g := lookup(b.v.fwd, "10.1.2.3"); g != nil {
+			t.Errorf("%s: after %v still leads to %+v", why, c.keep, g)
 		}
 	}
 }
