@@ -95,6 +95,10 @@ func (s *Subinterface) has(p *packet) bool {
 }
 
 // sameAs reports whether both are one interface, configured differently perhaps.
+// Those on VXLAN networks have no tags; their VNI tells them apart.
 func (s *Subinterface) sameAs(o *Subinterface) bool {
-	return s.Port == o.Port && s.Outer == o.Outer && s.Inner == o.Inner
+	if s.Tunnel != nil && o.Tunnel != nil {
+		return s.Port == o.Port && s.Tunnel.VNI == o.Tunnel.VNI
+	}
+	return s.Tunnel == o.Tunnel && s.Port == o.Port && s.Outer == o.Outer && s.Inner == o.Inner
 }

@@ -53,3 +53,31 @@ func TestSourceFilter(t *testing.T) {
 		})
 	}
 }
+
+// TestSameInterface: what tells interfaces apart is their port and their tags, or
+// their VNI; a new version of one is the same.
+func TestSameInterface(t *testing.T) {
+	on := func(port int, outer, inner uint16, vni uint32) *Subinterface {
+		s := &Subinterface{Port: port, Outer: outer, Inner: inner}
+		if vni != 0 {
+			s.Tunnel = NewTunnel(vni, nil)
+		}
+		return s
+	}
+	all := []func() *Subinterface{
+		func() *Subinterface { return on(0, 0, 0, 0) },
+		func() *Subinterface { return on(1, 0, 0, 0) },
+		func() *Subinterface { return on(0, 100, 0, 0) },
+		func() *Subinterface { return on(0, 100, 10, 0) },
+		func() *Subinterface { return on(0, 0, 0, 5001) },
+		func() *Subinterface { return on(0, 0, 0, 5002) },
+		func() *Subinterface { return on(1, 0, 0, 5001) },
+	}
+	for i, a := range all {
+		for j, b := range all {
+			if got := a().sameAs(b()); got != (i == j) {
+				t.Errorf("interfaces %d and %d are one: %v", i, j, got)
+			}
+		}
+	}
+}
