@@ -24,7 +24,8 @@ import (
 // are; what goes with a session that is down is its business, but that traffic
 // turns from the neighbor at once is ours.
 //
-//	dial     until the daemon is there, and again when it is gone
+//	dial     until the daemon is there, and again when it is gone: each second for as
+//	         long as it may have sessions here, then ever more rarely
 //	take     AddSession, DeleteSession → the control loop, which keeps e.foreign
 //	tell     a state change of any of them → the daemon
 //	lose     without its daemon a session goes on for foreignFor: the daemon is
@@ -38,8 +39,10 @@ const (
 	foreignFor = 30 * time.Second
 	// maxForeign bounds the sessions of daemons.
 	maxForeign = 1024
-	// dialEvery is how often a daemon is looked for.
-	dialEvery = time.Second
+	// dialEvery is how often a daemon is looked for, to begin with, and dialAtMost
+	// the longest pause where there seems to be none.
+	dialEvery  = time.Second
+	dialAtMost = 30 * time.Second
 )
 
 // bfdDaemon is the daemon of a VRF, or the search for it.
@@ -144,18 +147,31 @@ func (d *bfdDaemon) kick() {
 
 // run finds the daemon and serves it, again and again.
 func (d *bfdDaemon) run() {
-	tick := time.NewTicker(dialEvery)
-	defer tick.Stop()
+	pause, since := dialEvery, time.Now()
 	for {
 		if c := d.dial(); c != nil {
 			c.serve()
+			if c.version != 0 { // it was a daemon, not something else that listens
+				pause, since = dialEvery, time.Now()
+			}
 		}
+		pause = dialPause(pause, time.Since(since))
 		select {
 		case <-d.stop:
 			return
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
+}
+
+// dialPause is how long to wait after a try to find the daemon, last before it, when
+// it was there, or the search began, for so long ago. Every VRF looks for one, and
+// most have none; but while one may come back to its sessions, it is found at once.
+func dialPause(last, ago time.Duration) time.Duration {
+	if ago < foreignFor {
+		return dialEvery
+	}
+	return min(2*last, dialAtMost)
 }
 
 // dial connects to the daemon, nil if there is none. On the loopback of the
@@ -283,7 +299,7 @@ func (c *daemonConn) write(m *bfddp.Message) error {
 }
 
 // tellEvery is how often tell looks at what no change of state tells: the peer's
-// intervals. And so often the daemon is asked whether it is there.
+// intervals.
 const tellEvery = time.Second
 
 // tell tells the daemon how its sessions are, whenever that has changed.

@@ -56,3 +56,19 @@ func TestOneForeignSessionPerNeighbor(t *testing.T) {
 		t.Errorf("the second has %v without the first", s)
 	}
 }
+
+// TestDialPause: a daemon is looked for each second while it may have sessions here,
+// and then twice as rarely with each try, up to half a minute.
+func TestDialPause(t *testing.T) {
+	for _, c := range []struct{ last, ago, want time.Duration }{
+		{dialEvery, 0, dialEvery},
+		{dialAtMost, foreignFor - 1, dialEvery}, // it was back in between
+		{dialEvery, foreignFor, 2 * dialEvery},
+		{16 * time.Second, time.Minute, dialAtMost},
+		{dialAtMost, time.Hour, dialAtMost},
+	} {
+		if got := dialPause(c.last, c.ago); got != c.want {
+			t.Errorf("after %v, %v without it: %v, want %v", c.last, c.ago, got, c.want)
+		}
+	}
+}

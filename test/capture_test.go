@@ -26,6 +26,7 @@ type capture struct {
 
 // captured is a frame as it was on the wire, tags included.
 type captured struct {
+	at       time.Time // by the kernel's clock
 	outgoing bool
 	data     []byte
 }
@@ -55,6 +56,7 @@ func (l *testLab) startCapture(ns, device string) *capture {
 	}
 	for _, err := range []error{
 		unix.SetsockoptInt(c.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
+		unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 		unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20),
 		unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 20_000}),
 	} {
@@ -111,7 +113,7 @@ func (c *capture) read() {
 		}
 		at, _ := from.(*unix.SockaddrLinklayer)
 		f := captured{outgoing: at.Pkttype == unix.PACKET_OUTGOING}
-		f.data = withTag(buf[:n], control[:controlLen])
+		f.data, f.at = withTag(buf[:n], control[:controlLen])
 		c.mu.Lock()
 		c.frames = append(c.frames, f)
 		c.mu.Unlock()
@@ -119,14 +121,17 @@ func (c *capture) read() {
 }
 
 // withTag copies a frame and puts the tag back in that the kernel took out
-// (packet(7), PACKET_AUXDATA).
-func withTag(frame, control []byte) []byte {
-	out := bytes.Clone(frame)
+// (packet(7), PACKET_AUXDATA). It also returns when the kernel had the frame.
+func withTag(frame, control []byte) (out []byte, when time.Time) {
+	out = bytes.Clone(frame)
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
-		return out
+		return out, when
 	}
 	for _, m := range messages {
+		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SO_TIMESTAMPNS && len(m.Data) >= 16 {
+			when = time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+		}
 		if m.Header.Level != unix.SOL_PACKET || m.Header.Type != unix.PACKET_AUXDATA ||
 			len(m.Data) < int(unsafe.Sizeof(unix.TpacketAuxdata{})) {
 			continue
@@ -139,7 +144,7 @@ func withTag(frame, control []byte) []byte {
 		tag = binary.BigEndian.AppendUint16(tag, aux.Vlan_tci)
 		out = append(append(bytes.Clone(frame[:12]), tag...), frame[12:]...)
 	}
-	return out
+	return out, when
 }
 
 // tag is an 802.1Q tag.
