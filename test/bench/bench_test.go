@@ -268,9 +268,13 @@ func TestBeds(t *testing.T) {
 // TestRowNames: they are followed over time.
 func TestRowNames(t *testing.T) {
 	names := rowNames()
-	for _, want := range strings.Fields(`tcp1_dot1q_fwd tcp1_dot1q_rev tcp4_dot1q_fwd tcp4_dot1q_rev tcp1_qinq_fwd
-		udp1400_dot1q ping_idle_p50 idle_cpu_percent pipeline_dot1q_10k_ns
-		pipeline_dot1q_10k_policed_ns
+	for _, want := range strings.Fields(`tcp1_dot1q_fwd tcp1_dot1q_rev tcp4_dot1q_fwd tcp4_dot1q_rev
+		tcp1_qinq_fwd tcp1_qinq_rev tcp4_qinq_fwd tcp1_untagged_fwd tcp1_untagged_rev tcp4_untagged_fwd
+		tcp1_dot1q_fwd_xdp tcp1_dot1q_rev_xdp tcp4_dot1q_fwd_xdp tcp1_dot1q_fwd_tap tcp1_dot1q_rev_tap tcp4_dot1q_fwd_tap
+		tcp1_dot1q_fwd_ovs tcp1_dot1q_rev_ovs tcp4_dot1q_fwd_ovs tcp4_dot1q_rev_ovs
+		udp64_dot1q udp512_dot1q udp1400_dot1q udp64_dot1q_ovs udp64_dot1q_dpdk udp1400_dot1q_ovs udp64_overload sender_steady_percent
+		ping_idle_p50 ping_load_p99 ping_idle_p50_tap idle_cpu_percent
+		pipeline_dot1q_10k_ns pipeline_dot1q_10k_policed_ns policer_error_percent
 		lookup4_10k_ns lookup4_200k_ns lookup4_1m_ns lookup6_10k_ns`) {
 		if !slices.Contains(names, want) {
 			t.Errorf("no row %s", want)
