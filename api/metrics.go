@@ -103,6 +103,7 @@ var (
 	fastHits        = counter("fastpath_hits_total", "Frames that the exact match had the destination of.", "vrf")
 	fastMisses      = counter("fastpath_misses_total", "Frames that it had not.", "vrf")
 	fastPortEntries = gauge("fastpath_port_entries", "Endpoints in the exact match, of all VRFs of the port.", "port")
+	fastWaiting     = gauge("fastpath_port_waiting_endpoints", "Endpoints that go by the gateway as the port's limit is reached: anything but 0 is worth an alert.", "port")
 	fastLimit       = gauge("fastpath_port_limit", "How many endpoints the port may have.", "port")
 
 	gatewayBandwidth = gauge("gateway_bandwidth_bytes_per_second", "What this instance of a gateway may pass into the VNet.", "vrf")
@@ -295,6 +296,7 @@ func (s *scrape) fastPath(d source) error {
 		if s.first(f.Port, "fastpath") {
 			put(s, fastPortEntries, f.PortCount, f.Port)
 			put(s, fastLimit, f.Limit, f.Port)
+			put(s, fastWaiting, f.Waiting, f.Port)
 		}
 	}
 	return err

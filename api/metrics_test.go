@@ -76,7 +76,7 @@ func (d *fakeDevice) Meters() ([]edge.MeterStatus, error) {
 	return rows, nil
 }
 func (d *fakeDevice) FastPath() ([]edge.FastPathStatus, error) {
-	return []edge.FastPathStatus{{VRF: "er1-private", Port: "cust", Endpoints: 5, Programmed: 4, PortCount: 7, Limit: 25000},
+	return []edge.FastPathStatus{{VRF: "er1-private", Port: "cust", Endpoints: 5, Programmed: 4, PortCount: 7, Limit: 25000, Waiting: 2},
 		{VRF: "er2-private", Port: "cust", Endpoints: 3, Programmed: 3, PortCount: 7, Limit: 25000}}, nil
 }
 func (d *fakeDevice) Gateways() ([]edge.GatewayStatus, error) {
@@ -122,6 +122,7 @@ func TestMetrics(t *testing.T) {
 		`msee_circuit_bandwidth_bytes_per_second{circuit="er1"} 6.25e+06`,
 		`msee_fastpath_entries{vrf="er2-private"} 3`,
 		`msee_fastpath_port_entries{port="cust"} 7`,
+		`msee_fastpath_port_waiting_endpoints{port="cust"} 2`,
 		`msee_gateway_bandwidth_bytes_per_second{vrf="vnet1"} 6.25e+07`,
 		`msee_gateway_packets_per_second_limit{vrf="vnet1"} 50000`,
 		`msee_gateway_flow_limit{vrf="vnet1"} 100000`,

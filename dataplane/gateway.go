@@ -134,6 +134,26 @@ func (g *Gateway) admit(p *packet) (packets int, ok bool) {
 	return packets, true
 }
 
+// gatewayGlean is puntGlean at a gateway. It has no need of the rates: the kernel gets
+// far fewer.
+func (w *Worker) gatewayGlean(p *packet, out *Subinterface) Verdict {
+	g := p.in.Gateway
+	n, ok := g.admit(p)
+	if p.verdict != proceed {
+		return p.verdict
+	}
+	octets := uint64(p.End - p.l3)
+	if ok && p.VNet.GSOType != port.GSONone {
+		octets = uint64(superframeOctets(p))
+	}
+	v := w.puntGlean(p, out)
+	if v == PuntGlean {
+		g.Passed.Packets.Add(uint64(n))
+		g.Passed.Bytes.Add(octets)
+	}
+	return v
+}
+
 // isFragment reports whether the packet is a piece of another. One that has IPv6's
 // header for that but is whole (RFC 6946) counts as one.
 func isFragment(p *packet) bool {

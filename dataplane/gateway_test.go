@@ -265,7 +265,7 @@ func TestGatewayDeadPackets(t *testing.T) {
 // TestGatewayBeforeTheKernel: the first packets for a neighbor that is not known yet
 // go by the kernel, and must fit as well.
 func TestGatewayBeforeTheKernel(t *testing.T) {
-	r, _ := testGateway(t, 1000, 10_000, 10)
+	r, g := testGateway(t, 1000, 10_000, 10)
 	r.withKernel(r.subs["core.200"])
 	to := func(size int) []byte {
 		return frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.255.9", 64, size)...)
@@ -277,6 +277,9 @@ func TestGatewayBeforeTheKernel(t *testing.T) {
 		if v := r.receive(c.frame); v != c.want {
 			t.Errorf("%v, want %v", v, c.want)
 		}
+	}
+	if packets, octets := g.Passed.Packets.Load(), g.Passed.Bytes.Load(); packets != 1 || octets != 48 {
+		t.Errorf("%d packets of %d octets passed, want the one of 48", packets, octets)
 	}
 }
 

@@ -443,10 +443,8 @@ func (w *Worker) special(p *packet, group *NextHopGroup) Verdict {
 		}
 		return w.punt(p, PuntLocal)
 	case Glean:
-		if g := p.in.Gateway; g != nil && !p.generated {
-			if g.admit(p); p.verdict != proceed {
-				return p.verdict
-			}
+		if p.in.Gateway != nil && !p.generated {
+			return w.gatewayGlean(p, group.Out)
 		}
 		return w.puntGlean(p, group.Out)
 	default:

@@ -274,7 +274,7 @@ func TestLimitOfDirect(t *testing.T) {
 	}()
 	defer close(e.calls)
 	rows, err := e.FastPath()
-	if err != nil || len(rows) != 2 || rows[0].Alert == "" || rows[0].Limit != limit || rows[0].Refused[string(circuit.RefusedLimit)] != 1 {
+	if err != nil || len(rows) != 2 || rows[0].Alert == "" || rows[0].Waiting != 1 || rows[0].Limit != limit || rows[0].Refused[string(circuit.RefusedLimit)] != 1 {
 		t.Errorf("show fastpath: %+v, %v", rows, err)
 	}
 	e.withdraw(er1a, addr(7))

@@ -25,6 +25,8 @@ type FastPathStatus struct {
 	Misses      uint64   `json:"misses"`
 	PortCount   int      `json:"fastPathRoutesCountForPort"`
 	Limit       int      `json:"limit"` // of the port
+	// Waiting are the endpoints of all VRFs of the port that the limit keeps out.
+	Waiting int `json:"waiting"`
 	// Alert says that endpoints go by the gateway for want of room.
 	Alert   string         `json:"alert,omitempty"`
 	Refused map[string]int `json:"refused"` // endpoints by reason
@@ -74,6 +76,7 @@ func (e *Edge) FastPath() (rows []FastPathStatus, err error) {
 				}
 			}
 			if n := len(port.waiting); n > 0 {
+				row.Waiting = n
 				row.Alert = fmt.Sprintf("limit of port %s reached: %d endpoints go by the gateway", row.Port, n)
 			}
 			rows = append(rows, row)

@@ -21,6 +21,13 @@ import (
 	"msee/netns"
 )
 
+// ofSKU and boundless are in a topology a gateway's SKU, and what to put behind it for a
+// load that the SKU would not bear, so that it costs a probe beside it nothing.
+const (
+	ofSKU     = "sku: {name: ErGw3AZ}"
+	boundless = ", limits: {bandwidthInMbps: 100000, packetsPerSecond: 50000000}"
+)
+
 // fastPathVM is the VM's address in the lab; its host is on the core.
 const fastPathVM = "10.100.1.10"
 
@@ -33,7 +40,8 @@ func TestFastPath(t *testing.T) {
 }
 
 func testFastPath(t *testing.T, of string) {
-	l := startLab(t, topology(t, of, "addresses: [10.100.255.20/27,", "addresses: [10.100.255.20/27, 10.100.255.21/27,"), "gw0", "gw1")
+	l := startLab(t, topology(t, of, "addresses: [10.100.255.20/27,", "addresses: [10.100.255.20/27, 10.100.255.21/27,",
+		ofSKU, ofSKU+boundless), "gw0", "gw1")
 	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
 	// Where superframes are cut for the tunnels (before Linux 6.17), what comes of
 	// them can overrun the VM's backlog, the probe's included.

@@ -40,7 +40,7 @@ func TestMKA(t *testing.T) {
 	// A key server, and what it has to do: msee1 is it, by its priority.
 	p := l.startProbe("onprem", "vm", "10.100.1.10", probeFlows, 1000)
 	p.healthy(t, 20*time.Second)
-	stop := l.steadyTCP("onprem", "vm", "10.100.1.10")
+	stop := l.steadyTCP("onprem", "vm", "10.100.1.10", "50M")
 	for _, c := range []struct {
 		name string
 		args []string
@@ -132,9 +132,9 @@ func (l *testLab) awaitSecured(node string, within time.Duration) {
 	})
 }
 
-// steadyTCP sends TCP at a rate that no ring drops, until stop is called, which
+// steadyTCP sends TCP at a rate (iperf3 -b) that no ring drops, until stop is called, which
 // wants that something arrived.
-func (l *testLab) steadyTCP(from, at, to string) (stop func()) {
+func (l *testLab) steadyTCP(from, at, to, rate string) (stop func()) {
 	l.t.Helper()
 	server := exec.Command("iperf3", "-s", "-B", to)
 	if err := netns.Do(l.ns(at), server.Start); err != nil {
@@ -144,7 +144,7 @@ func (l *testLab) steadyTCP(from, at, to string) (stop func()) {
 	var client *exec.Cmd
 	eventually(l.t, 10*time.Second, "iperf3", func() error { // the server may not listen yet
 		out = new(bytes.Buffer)
-		client = exec.Command("iperf3", "-c", to, "-b", "50M", "-t", "600", "--forceflush")
+		client = exec.Command("iperf3", "-c", to, "-b", rate, "-t", "600", "--forceflush")
 		client.Stdout, client.Stderr = out, out
 		if err := netns.Do(l.ns(from), client.Start); err != nil {
 			return err
