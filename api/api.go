@@ -140,6 +140,7 @@ func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler 
 	mux.HandleFunc("GET /v1/meters", answer(func(*http.Request) (any, error) { return rows(e.Meters()) }))
 	mux.HandleFunc("GET /v1/ports", answer(func(*http.Request) (any, error) { return rows(e.Ports()) }))
 	handleFastPath(mux, e)
+	mux.HandleFunc("GET /v1/evpn", answer(func(*http.Request) (any, error) { return rows(e.EVPN()) }))
 	mux.HandleFunc("GET /v1/gateways", answer(func(*http.Request) (any, error) { return rows(e.Gateways()) }))
 	mux.HandleFunc("GET /v1/audit", answer(func(*http.Request) (any, error) { return rows(e.Audits()) }))
 	mux.HandleFunc("POST /v1/audit", answer(func(*http.Request) (any, error) { return rows(e.Audit()) }))

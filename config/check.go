@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"msee/circuit"
 )
 
 // This file and overlap.go have the rules between values. Each skips what is
@@ -27,7 +29,7 @@ func (r *reader) checkEdge(f *edgeFile) {
 	}
 	r.checkPeeringSubnets(f.circuits)
 	r.checkConnections(f.connections, f.ports, tags)
-	r.checkUnderlay(f.underlay, f.ports, f.connections, tags)
+	r.checkUnderlay(f.underlay, circuit.ASNMSEE, f.ports, f.connections, tags)
 	r.checkCircuitsOf(f)
 	r.checkRouteFilters(f)
 }
@@ -49,7 +51,7 @@ func (r *reader) checkGateway(f *gatewayFile) {
 		}
 	}
 	r.checkConnections(f.connections, f.ports, tags)
-	r.checkUnderlay(f.underlay, f.ports, f.connections, tags)
+	r.checkUnderlay(f.underlay, circuit.ASNGateway, f.ports, f.connections, tags)
 	if f.underlay != nil && f.vnet.Name == UnderlayVRF {
 		r.fault("virtualNetwork.name", quote(UnderlayVRF), "the name of the VRF that tunnels run in", "another name")
 	}

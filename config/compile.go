@@ -40,7 +40,7 @@ func (f *edgeFile) compile() *Device {
 		}
 	}
 	if f.underlay != nil {
-		d.VRFs = append(d.VRFs, f.underlay.compile())
+		d.VRFs = append(d.VRFs, f.underlay.compile(f.timers))
 	}
 	d.finish()
 	return d
@@ -206,7 +206,7 @@ func (f *gatewayFile) compile() *Device {
 	}
 	d.VRFs = []VRF{v}
 	if f.underlay != nil {
-		d.VRFs = append(d.VRFs, f.underlay.compile())
+		d.VRFs = append(d.VRFs, f.underlay.compile(f.timers))
 	}
 	d.finish()
 	return d

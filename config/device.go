@@ -196,4 +196,6 @@ type Session struct {
 	GracefulRestart bool
 	// TTLSecurity: the peer must be directly connected (RFC 5082).
 	TTLSecurity bool
+	// EVPN: the session is with a VTEP on the underlay, and carries EVPN routes.
+	EVPN bool `json:",omitempty"`
 }

@@ -257,6 +257,7 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("DirectGbps", s.FastPath.DirectGbps)
 		f.add("GracefulRestart", s.GracefulRestart)
 		f.add("TTLSecurity", s.TTLSecurity)
+		f.add("EVPN", s.EVPN)
 		all[objectKey{"session", s.Name}] = f
 	}
 }

@@ -31,7 +31,15 @@ type underlaySpec struct {
 	attachment
 	addresses []netip.Prefix
 	mtu       int
+	neighbors []evpnNeighbor
 	path      string
+}
+
+// evpnNeighbor is a VTEP that we have an EVPN session with.
+type evpnNeighbor struct {
+	address netip.Addr
+	asn     uint32
+	path    string
 }
 
 // Octets of IP packets between tunnel endpoints: enough for 1500 inside, IPv6 and
@@ -55,6 +63,14 @@ func (r *reader) underlay(o *object) *underlaySpec {
 	check := between("the length of a packet", "octets", minUnderlayMTU, maxUnderlayMTU)
 	if n := int(value(s, "mtu", optional, number, check)); n != 0 {
 		u.mtu = n
+	}
+	if x, ok := s.section("evpn", optional, "neighbors"); ok {
+		x.objects("neighbors", required, func(o *object) {
+			n := evpnNeighbor{path: o.path, address: value(o, "address", required, address, checkHost)}
+			n.asn = uint32(value(o, "peerASN", required, number, between("an AS number", "", 1, 1<<32-1)))
+			u.neighbors = append(u.neighbors, n)
+		})
+		x.done()
 	}
 	s.done()
 	return u
@@ -89,14 +105,14 @@ func checkUnderlayAddress(p netip.Prefix) *circuit.Violation {
 
 // vxlan reads what hangs a connection on a VXLAN network instead of a VLAN.
 func (r *reader) vxlan(o *object) *vxlanSpec {
-	s, ok := o.section("vxlan", required, "vni and remoteVteps")
+	s, ok := o.section("vxlan", required, "vni")
 	if !ok {
 		return nil
 	}
 	defer s.done()
 	x := &vxlanSpec{
 		vni:    uint32(value(s, "vni", required, number, between("a VXLAN network identifier", "", 1, vxlan.MaxVNI))),
-		remote: values(s, "remoteVteps", required, address, checkHost),
+		remote: values(s, "remoteVteps", optional, address, checkHost),
 	}
 	for _, key := range []string{"port", "vlanId"} {
 		if o.has(key) {
@@ -108,7 +124,7 @@ func (r *reader) vxlan(o *object) *vxlanSpec {
 }
 
 // checkUnderlay checks the underlay and the networks over it.
-func (r *reader) checkUnderlay(u *underlaySpec, ports []portSpec, connections []connectionSpec, tags registry) {
+func (r *reader) checkUnderlay(u *underlaySpec, asn uint32, ports []portSpec, connections []connectionSpec, tags registry) {
 	if u != nil {
 		if port := r.portOf(ports, u.Port, u.path); port != nil {
 			if port.Encapsulation == qinQ {
@@ -126,6 +142,16 @@ func (r *reader) checkUnderlay(u *underlaySpec, ports []portSpec, connections []
 				families[p.Addr().Is4()] = at
 			}
 		}
+		seen := registry{}
+		for _, n := range u.neighbors {
+			r.checkRemoteVTEP(u, n.address, n.path+".address")
+			if n.address.IsValid() {
+				r.unique(seen, n.address.String(), n.path+".address", "neighbor")
+			}
+			if n.asn == asn {
+				r.fault(n.path+".peerASN", fmt.Sprint(n.asn), "our own AS", "another one: the sessions are external")
+			}
+		}
 	}
 	vnis := registry{}
 	for _, c := range connections {
@@ -139,6 +165,9 @@ func (r *reader) checkUnderlay(u *underlaySpec, ports []portSpec, connections []
 		}
 		if c.vxlan.vni != 0 {
 			r.unique(vnis, fmt.Sprint(c.vxlan.vni), path+".vni", "VNI")
+		}
+		if len(c.vxlan.remote) == 0 && len(u.neighbors) == 0 {
+			r.fault(path+".remoteVteps", "", "nobody tells of the other ends of its tunnels", "their addresses, or underlay.evpn")
 		}
 		for i, a := range c.vxlan.remote {
 			r.checkRemoteVTEP(u, a, index(path+".remoteVteps", i))
@@ -159,13 +188,22 @@ func (r *reader) checkRemoteVTEP(u *underlaySpec, a netip.Addr, path string) {
 }
 
 // compile returns the VRF that tunnels run in.
-func (u *underlaySpec) compile() VRF {
+func (u *underlaySpec) compile(t timers) VRF {
 	s := Subinterface{
 		Name: subinterfaceName(u.Port, 0, u.VLANID),
 		Port: u.Port, CTag: u.VLANID, MTU: u.mtu, Side: SideUnderlay, Addresses: slices.Clone(u.addresses),
 	}
 	slices.SortFunc(s.Addresses, comparePrefixes)
-	return VRF{Name: UnderlayVRF, Subinterfaces: []Subinterface{s}}
+	v := VRF{Name: UnderlayVRF, Subinterfaces: []Subinterface{s}}
+	for _, n := range u.neighbors {
+		for _, a := range s.Addresses {
+			if a.Contains(n.address) {
+				v.addSession(Session{Subinterface: s.Name, Local: a.Addr(), Peer: n.address, PeerAS: n.asn,
+					Side: SideUnderlay, Enabled: true, GracefulRestart: true, EVPN: true}, t)
+			}
+		}
+	}
+	return v
 }
 
 // subinterface returns the subinterface of a connection: on its VLAN, or on its
@@ -182,7 +220,11 @@ func (c *connectionSpec) subinterface(u *underlaySpec) Subinterface {
 	slices.SortFunc(x.Local, netip.Addr.Compare)
 	slices.SortFunc(x.Remote, netip.Addr.Compare)
 	inner := c.mtu
-	for _, a := range x.Remote {
+	ends := slices.Clone(x.Remote)
+	for _, n := range u.neighbors { // what they tell of is of their family
+		ends = append(ends, n.address)
+	}
+	for _, a := range ends {
 		inner = min(inner, u.mtu-vxlan.Overhead(a.Is6()))
 	}
 	return Subinterface{Name: fmt.Sprintf("%s.v%d", u.Port, x.VNI), Port: u.Port, VXLAN: x, MTU: inner, Side: SideCore}

@@ -74,7 +74,7 @@ func TestVXLANRefused(t *testing.T) {
 		{"no underlay", "underlay: {port: core, addressPrefixes: [172.16.0.1/24, \"fd01::1/64\"]}\n", "", "there is no underlay"},
 		{"VNI 0", "vni: 5001", "vni: 0", "1 to 16777215"},
 		{"VNI too high", "vni: 5001", "vni: 16777216", "1 to 16777215"},
-		{"nobody else", "[172.16.0.12, 172.16.0.2]", "[]", "at least one item"},
+		{"nobody else", "[172.16.0.12, 172.16.0.2]", "[]", "nobody tells of the other ends"},
 		{"elsewhere", "172.16.0.12", "172.16.1.12", "not on the underlay"},
 		{"ourselves", "172.16.0.12", "172.16.0.1", "our own end"},
 		{"VLAN as well", "    vxlan:", "    vlanId: 5\n    vxlan:", "no vlanId, or no vxlan"},
@@ -89,5 +89,44 @@ func TestVXLANRefused(t *testing.T) {
 		if _, err := Parse("f", []byte(text)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
+	}
+}
+
+// TestEVPN: sessions in the VRF of the underlay, with remoteVteps or without.
+func TestEVPN(t *testing.T) {
+	const from = `"fd01::1/64"]}`
+	const to = `"fd01::1/64"], evpn: {neighbors: [{address: 172.16.0.20, peerASN: 65020}, {address: "fd01::20", peerASN: 65020}]}}`
+	text := strings.Replace(vxlanEdge, from, to, 1)
+	d, err := Parse("f", []byte(strings.Replace(text, ", remoteVteps: [172.16.0.12, 172.16.0.2]", "", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(d.VRFs, func(v VRF) bool { return v.Name == UnderlayVRF })
+	var got []string
+	for _, s := range d.VRFs[i].Sessions {
+		if !s.EVPN || !s.Enabled || !s.GracefulRestart || s.PeerAS != 65020 || s.Side != SideUnderlay || s.Subinterface != "core" || s.Hold == 0 {
+			t.Errorf("%+v", s)
+		}
+		got = append(got, s.Name+" from "+s.Local.String())
+	}
+	if want := []string{"underlay/172.16.0.20 from 172.16.0.1", "underlay/fd01::20 from fd01::1"}; !slices.Equal(got, want) {
+		t.Errorf("sessions %q, want %q", got, want)
+	}
+	if x := d.VRFs[0].Subinterfaces[0]; len(x.VXLAN.Remote) > 0 || x.MTU != 1500 {
+		t.Errorf("overlay %+v", x)
+	}
+	for _, c := range []struct{ name, old, new, want string }{
+		{"our own AS", "172.16.0.20, peerASN: 65020", "172.16.0.20, peerASN: 12076", "our own AS"},
+		{"AS 0", "172.16.0.20, peerASN: 65020", "172.16.0.20, peerASN: 0", "an AS number"},
+		{"elsewhere", "172.16.0.20, ", "172.17.0.20, ", "not on the underlay"},
+		{"ourselves", "172.16.0.20, ", "172.16.0.1, ", "our own end"},
+		{"twice", `"fd01::20"`, "172.16.0.20", "neighbor"},
+	} {
+		if _, err := Parse("f", []byte(strings.Replace(text, c.old, c.new, 1))); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+	if _, err := Parse("f", []byte(strings.Replace(vxlanEdge, ", remoteVteps: [172.16.0.12, 172.16.0.2]", "", 1))); err == nil || !strings.Contains(err.Error(), "nobody tells of the other ends") {
+		t.Errorf("without both: %v", err)
 	}
 }

@@ -16,13 +16,18 @@ import (
 // subinterface; what goes into one gets its outer headers in rewrite.
 
 // Tunnel is what makes a Subinterface one of a VXLAN network. It is immutable but
-// for what Place sets.
+// for what SetVTEPs and Place set.
 type Tunnel struct {
-	VNI   uint32 // of 24 bits
-	vteps []*VTEP
-	// byAddr finds them: a hash table, as hosts may be many. Free places are nil.
-	byAddr []*VTEP
+	VNI    uint32 // of 24 bits
+	ends   atomic.Pointer[ends]
 	places atomic.Pointer[map[port.MAC]*VTEP]
+}
+
+// ends are the other ends of a Tunnel. They never change.
+type ends struct {
+	flood []*VTEP // those that get frames for everybody
+	// byAddr finds all: a hash table, as hosts may be many. Free places are nil.
+	byAddr []*VTEP
 }
 
 // VTEP is the other end of a tunnel (RFC 7348 §3).
@@ -37,22 +42,31 @@ func NewVTEP(local, addr netip.Addr, vni uint32, via *Adjacency) *VTEP {
 	return &VTEP{Addr: addr, Via: via, header: vxlan.NewHeader(local, addr, vni)}
 }
 
-// NewTunnel returns the tunnels of a VXLAN network.
+// NewTunnel returns the tunnels of a VXLAN network, all of whose other ends get frames
+// for everybody.
 func NewTunnel(vni uint32, vteps []*VTEP) *Tunnel {
-	size := 4
-	for size < 2*len(vteps) {
-		size *= 2
-	}
-	t := &Tunnel{VNI: vni, vteps: vteps, byAddr: make([]*VTEP, size)}
-	for _, v := range vteps {
-		at := hashAddr(v.Addr.AsSlice())
-		for t.byAddr[at&uint64(size-1)] != nil {
-			at++
-		}
-		t.byAddr[at&uint64(size-1)] = v
-	}
+	t := &Tunnel{VNI: vni}
+	t.SetVTEPs(vteps, vteps)
 	t.Place(nil)
 	return t
+}
+
+// SetVTEPs replaces the other ends, of which some get frames for everybody. Those that
+// stay had better be the same objects: rewrites have them.
+func (t *Tunnel) SetVTEPs(all, flood []*VTEP) {
+	size := 4
+	for size < 2*len(all) {
+		size *= 2
+	}
+	e := &ends{flood: flood, byAddr: make([]*VTEP, size)}
+	for _, v := range all {
+		at := hashAddr(v.Addr.AsSlice())
+		for e.byAddr[at&uint64(size-1)] != nil {
+			at++
+		}
+		e.byAddr[at&uint64(size-1)] = v
+	}
+	t.ends.Store(e)
 }
 
 // Place says which stations are behind which ends; all others are sought behind
@@ -64,9 +78,10 @@ func (t *Tunnel) VTEP(addr netip.Addr) *VTEP { return t.from(addr.AsSlice()) }
 
 // from is VTEP by the octets of the address.
 func (t *Tunnel) from(addr []byte) *VTEP {
-	mask := uint64(len(t.byAddr) - 1)
+	byAddr := t.ends.Load().byAddr
+	mask := uint64(len(byAddr) - 1)
 	for at := hashAddr(addr); ; at++ {
-		v := t.byAddr[at&mask]
+		v := byAddr[at&mask]
 		if v == nil {
 			return nil
 		}
@@ -277,7 +292,7 @@ func (w *Worker) injectTunnel(s *Subinterface, f *port.Frame) {
 		w.sendInto(v, s, f)
 		return
 	}
-	for _, v := range s.Tunnel.vteps {
+	for _, v := range s.Tunnel.ends.Load().flood {
 		c := w.piece()
 		*c = port.Frame{Buf: c.Buf, Start: f.Start, End: f.Start + copy(c.Buf[f.Start:], f.Bytes())}
 		w.sendInto(v, s, c)

@@ -344,7 +344,7 @@ func (s *subinterface) configure(cfg config.Subinterface, p *portState, counters
 		if s.pair == nil {
 			s.pair = &pairLink{}
 		}
-		s.pair.hop, s.dp.Link = hop{s, cfg.Pair.Peer}, cfg.Pair.Local
+		s.pair.hop, s.dp.Link = hop{sub: s, addr: cfg.Pair.Peer}, cfg.Pair.Local
 	}
 	s.dp.Underlay = cfg.Side == config.SideUnderlay
 	s.dp.Gateway = s.vrf.gatewayOf(cfg)
@@ -401,11 +401,14 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 		}
 	}
 	e.device = dev
+	told := e.setNetworks()
 	e.setSessions(dev)
 	e.setTunnels()
 	for v := range changed {
 		e.rebuild(v)
 	}
+	e.overlayChanged(told)
+	e.advertiseOverlay()
 	for _, v := range e.vrfs {
 		v.fwd.commit()
 	}
@@ -473,6 +476,7 @@ func (e *Edge) dropSessions(dev *config.Device) {
 	for name := range e.sessions {
 		if !wanted[name] {
 			e.unwatchBFD(e.sessions[name])
+			e.overlayChanged(e.overlay.table.Drop(name))
 			delete(e.sessions, name)
 			dropped = true
 		}
@@ -552,6 +556,9 @@ func (e *Edge) setSessions(dev *config.Device) {
 func (e *Edge) peers(c config.VRF) []bgp.Peer {
 	var peers []bgp.Peer
 	for _, s := range c.Sessions {
+		if s.EVPN {
+			continue // its routes are none of the RIB's
+		}
 		p := bgp.Peer{Name: s.Name, AS: s.PeerAS, Local: s.Local, Addr: s.Peer, RouterID: e.device.RouterID,
 			Connection: s.Connection, Weight: s.Weight, Side: bgp.SideCustomer, Subnet: subnet(c, s), MaxPrefixes: s.MaxPrefixes}
 		if s.Side == config.SideMicrosoft {
@@ -588,7 +595,7 @@ func (e *Edge) sessionConfigs() []bgp.SessionConfig {
 			Name: s.cfg.Name, Namespace: s.vrf.kernel.namespace, Local: s.cfg.Local, Peer: s.cfg.Peer,
 			LocalAS: e.device.ASN, PeerAS: s.cfg.PeerAS, RouterID: e.device.RouterID, Key: s.cfg.Key,
 			Keepalive: s.cfg.Keepalive, Hold: s.cfg.Hold, MinHold: min(minHold, s.cfg.Hold),
-			GracefulRestart: s.cfg.GracefulRestart, TTLSecurity: s.cfg.TTLSecurity, Enabled: s.cfg.Enabled,
+			GracefulRestart: s.cfg.GracefulRestart, TTLSecurity: s.cfg.TTLSecurity, EVPN: s.cfg.EVPN, Enabled: s.cfg.Enabled,
 		})
 	}
 	return all

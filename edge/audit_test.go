@@ -128,7 +128,7 @@ func TestFIBEqualsModel(t *testing.T) {
 					forget(p.Name, isStale)
 				case 3:
 					sub := b.v.subs["core.200"]
-					b.v.fwd.neighborChanged(hop{sub, p.Addr}, port.MAC{2, 0, 0, 0, 0, byte(r.IntN(3))}, r.IntN(2) == 0)
+					b.v.fwd.neighborChanged(hop{sub: sub, addr: p.Addr}, port.MAC{2, 0, 0, 0, 0, byte(r.IntN(3))}, r.IntN(2) == 0)
 				default:
 					u := bgp.Update{Session: p.Name}
 					a := &bgp.Attrs{NextHop: p.Addr, ASPath: slices.Repeat([]uint32{p.AS}, 1+r.IntN(2))}
@@ -230,7 +230,7 @@ func TestAuditRepairs(t *testing.T) {
 		}, "10.9.0.0/16: leads to forward core.200/10.100.255.12 core.200/10.100.255.13, but the RIB has no route"},
 		"ECMP member missing": {func(b *bench) {
 			f := b.v.fwd
-			f.set(f.routed, p, f.group(dataplane.Forward, nil, []hop{{b.v.subs["core.200"], b.peers[1].Addr}}, nil))
+			f.set(f.routed, p, f.group(dataplane.Forward, nil, []hop{{sub: b.v.subs["core.200"], addr: b.peers[1].Addr}}, nil))
 		}, "10.1.0.0/16: leads to forward core.200/10.100.255.12, not to"},
 		"not in the FIB": {func(b *bench) {
 			b.v.fwd.table = b.v.fwd.table.With([]fib.Change[*dataplane.NextHopGroup]{{Prefix: p, Delete: true}})

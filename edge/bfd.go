@@ -100,7 +100,7 @@ func (e *Edge) watchBFD(s *session) {
 		e.unwatchBFD(s)
 		return
 	}
-	h := hop{sub, s.cfg.Peer}
+	h := hop{sub: sub, addr: s.cfg.Peer}
 	a := s.vrf.fwd.adjacency(h)
 	a.watched = true
 	if a.Rewrite() == nil {

@@ -492,7 +492,7 @@ func (e *Edge) watchForeign(f *foreign) {
 		return
 	}
 	sub, local := f.subinterface()
-	h := hop{sub, f.wanted.Peer}
+	h := hop{sub: sub, addr: f.wanted.Peer}
 	if sub == nil || e.watchedByBGP(h) {
 		e.releaseForeign(f)
 		return

@@ -42,7 +42,7 @@ func TestOneForeignSessionPerNeighbor(t *testing.T) {
 		}
 		b.setBFD()
 	}
-	a := func() *adjacency { return b.v.fwd.adjacencies[hop{b.v.subs["cust.100"], b.peers[0].Addr}] }
+	a := func() *adjacency { return b.v.fwd.adjacencies[hop{sub: b.v.subs["cust.100"], addr: b.peers[0].Addr}] }
 	add(1, "")
 	add(2, "cust.100")
 	for range 3 {

@@ -22,6 +22,7 @@ import (
 	"msee/bgp/speaker"
 	"msee/config"
 	"msee/dataplane"
+	"msee/dataplane/port"
 )
 
 // Options are what a device needs besides its configuration.
@@ -59,6 +60,7 @@ type Edge struct {
 	packetNumbers   packetNumbers
 	fastPath        *dataplane.FastPath
 	endpointPorts   map[string]*endpointPort // by port name
+	overlay         *overlay
 	nextPort        int
 	nextVRF         int
 	maintenance     Maintenance
@@ -129,6 +131,7 @@ func Start(dev *config.Device, opts Options) (*Edge, error) {
 		sessions:    map[string]*session{},
 		foreign:     map[uint32]*foreign{},
 		fastPath:    &dataplane.FastPath{}, endpointPorts: map[string]*endpointPort{},
+		overlay:   newOverlay(dev.ASN),
 		asking:    map[hop]bool{},
 		neighbors: make(chan neighbor, 256),
 		links:     make(chan netlink.LinkUpdate, 16),
@@ -289,6 +292,10 @@ func (e *Edge) speakerEvent(ev bgp.Event) {
 			e.ribChanged(s.vrf, s.vrf.rib.Apply(e.endpointUpdate(s, *ev.Update)))
 			e.watchLimit(s)
 		}
+	case ev.EVPN != nil:
+		if e.sessions[ev.EVPN.Session] != nil {
+			e.overlayChanged(e.overlay.table.Update(*ev.EVPN))
+		}
 	case ev.Status != nil:
 		e.sessionStatus(*ev.Status)
 	case ev.EndOfRIB != "":
@@ -335,9 +342,7 @@ func (e *Edge) sessionStatus(st bgp.SessionStatus) {
 	case was == bgp.StateEstablished && st.Retain > 0:
 		retain := min(st.Retain, retainAtMost)
 		e.log.Warn("the peer may be restarting; its routes stay in use", "session", st.Session, "for", retain)
-		e.ribChanged(s.vrf, s.vrf.rib.Retain(st.Session))
-		e.endpointsGone(s.vrf, st.Session, true)
-		s.vrf.endpointsStale(st.Session)
+		e.retain(s)
 		s.sweepAt = time.Now().Add(retain)
 	case (was == bgp.StateEstablished || before.Retain > 0) && st.Retain == 0:
 		e.down(s)
@@ -345,9 +350,26 @@ func (e *Edge) sessionStatus(st bgp.SessionStatus) {
 	e.networkChanged(s)
 }
 
+// retain keeps the routes of a session whose peer may be restarting, but those from
+// before its restart before.
+func (e *Edge) retain(s *session) {
+	if s.cfg.EVPN {
+		e.overlayChanged(e.overlay.table.Sweep(s.cfg.Name))
+		e.overlay.table.Stale(s.cfg.Name)
+		return
+	}
+	e.ribChanged(s.vrf, s.vrf.rib.Retain(s.cfg.Name))
+	e.endpointsGone(s.vrf, s.cfg.Name, true)
+	s.vrf.endpointsStale(s.cfg.Name)
+}
+
 // down drops the routes of a session that has ended for good.
 func (e *Edge) down(s *session) {
 	s.sweepAt, s.told = time.Time{}, false
+	if s.cfg.EVPN {
+		e.overlayChanged(e.overlay.table.Drop(s.cfg.Name))
+		return
+	}
 	c := s.vrf.rib.Down(s.cfg.Name)
 	s.vrf.keepForRepair(&c, time.Now())
 	e.ribChanged(s.vrf, c)
@@ -357,6 +379,10 @@ func (e *Edge) down(s *session) {
 // sweep drops a session's stale routes.
 func (e *Edge) sweep(s *session) {
 	s.sweepAt = time.Time{}
+	if s.cfg.EVPN {
+		e.overlayChanged(e.overlay.table.Sweep(s.cfg.Name))
+		return
+	}
 	e.ribChanged(s.vrf, s.vrf.rib.Sweep(s.cfg.Name))
 	for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 		s.vrf.endpoints.review = append(s.vrf.endpoints.review, netip.PrefixFrom(all, 0))
@@ -374,6 +400,7 @@ func (e *Edge) speakerRestarted() {
 		v.rib.MarkStale()
 		v.endpointsStale("")
 	}
+	e.overlay.table.Stale("")
 	for _, s := range e.sessions {
 		s.sweepAt = time.Now().Add(staleFor)
 	}
@@ -406,7 +433,7 @@ func (e *Edge) routeTo(v *vrf, nextHops []bgp.NextHop) *group {
 		if s == nil || v.subs[s.cfg.Subinterface] == nil {
 			continue
 		}
-		h := hop{v.subs[s.cfg.Subinterface], nh.Addr}
+		h := hop{sub: v.subs[s.cfg.Subinterface], addr: nh.Addr}
 		hops = append(hops, h)
 		if !v.fwd.resolved(h) {
 			e.asking[h] = true
@@ -431,7 +458,7 @@ func (e *Edge) neighborChanged(n neighbor) {
 			if s.tunnel != nil {
 				s.tunnel.kernelKnows(n)
 			}
-			n.vrf.fwd.neighborChanged(hop{s, n.addr}, n.mac, n.usable)
+			n.vrf.fwd.neighborChanged(hop{sub: s, addr: n.addr}, n.mac, n.usable)
 		}
 	}
 }
@@ -451,6 +478,9 @@ func (e *Edge) resolve(neighbor *dataplane.Adjacency) {
 func (e *Edge) ask() {
 	for h := range e.asking {
 		delete(e.asking, h)
+		if h.mac != (port.MAC{}) {
+			continue // EVPN tells
+		}
 		if h.sub.vrf.subs[h.sub.cfg.Name] != h.sub {
 			continue // removed meanwhile
 		}

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"msee/circuit"
 	"msee/config"
 	"msee/dataplane"
+	"msee/dataplane/port"
 	"msee/fastpath"
 )
 
@@ -54,8 +56,9 @@ type endpoint struct {
 }
 
 type way struct {
-	session string
+	session string // or the subinterface's name, of what EVPN tells
 	host    netip.Addr
+	mac     port.MAC // told by EVPN: the destination, behind the VTEP host; else zero
 	kind    circuit.EndpointKind
 	stale   bool // from before the speaker's restart, or the peer's
 }
@@ -150,12 +153,7 @@ func endpointKind(r bgp.Route) (circuit.EndpointKind, bool) {
 	if r.Attrs == nil || !r.Prefix.IsSingleIP() || r.Prefix.Addr().Is4In6() {
 		return "", false
 	}
-	for _, c := range r.Attrs.Communities {
-		if n := c - endpointCommunity; n < uint32(len(circuit.EndpointKinds)) {
-			return circuit.EndpointKinds[n], true
-		}
-	}
-	return "", false
+	return kindOf(r.Attrs.Communities)
 }
 
 // mayTell counts one more endpoint of a session, unless it has told of too many.
@@ -202,7 +200,7 @@ func (e *Edge) setWay(v *vrf, addr netip.Addr, session string, w *way) {
 	case w == nil:
 		ep.ways = slices.Delete(ep.ways, i, i+1)
 		v.endpoints.takeBack(session)
-	case i >= 0 && ep.ways[i].host == w.host && ep.ways[i].kind == w.kind:
+	case i >= 0 && ep.ways[i].host == w.host && ep.ways[i].mac == w.mac && ep.ways[i].kind == w.kind:
 		ep.ways[i].stale = false // nothing new, so not the latest word
 		return
 	default:
@@ -232,6 +230,9 @@ func (e *Edge) endpointsGone(v *vrf, session string, onlyStale bool) {
 func (v *vrf) endpointsStale(session string) {
 	for _, ep := range v.endpoints.all {
 		for i := range ep.ways {
+			if ep.ways[i].mac != (port.MAC{}) {
+				continue // EVPN's table knows
+			}
 			ep.ways[i].stale = ep.ways[i].stale || session == "" || ep.ways[i].session == session
 		}
 	}
@@ -262,34 +263,34 @@ func (e *Edge) reviewAnnounced() {
 func (e *Edge) reviewEndpoints() {
 	for _, v := range e.vrfs {
 		for addr, ep := range v.endpoints.all {
-			ep.ways = slices.DeleteFunc(ep.ways, func(w way) bool { return e.sessions[w.session] == nil })
+			ep.ways = slices.DeleteFunc(ep.ways, func(w way) bool { return !e.speaks(v, addr, w) })
 			e.programEndpoint(v, addr, ep)
 		}
-		maps.DeleteFunc(v.endpoints.told, func(session string, _ told) bool { return e.sessions[session] == nil })
+		maps.DeleteFunc(v.endpoints.told, func(session string, _ told) bool { return e.sessions[session] == nil && v.subs[session] == nil })
 	}
 }
 
 // programEndpoint brings the exact match to what is to become of an endpoint, and
 // gives room that has come to those that wait for it.
 func (e *Edge) programEndpoint(v *vrf, addr netip.Addr, ep *endpoint) {
-	port := e.endpointPort(v)
-	e.program(port, v, addr, ep)
-	for w := range port.waiting {
-		if port.used >= e.endpointLimit(w.vrf) {
+	counted := e.endpointPort(v)
+	e.program(counted, v, addr, ep)
+	for w := range counted.waiting {
+		if counted.used >= e.endpointLimit(w.vrf) {
 			return
 		}
-		e.program(port, w.vrf, w.addr, w.vrf.endpoints.all[w.addr])
+		e.program(counted, w.vrf, w.addr, w.vrf.endpoints.all[w.addr])
 	}
 }
 
-func (e *Edge) program(port *endpointPort, v *vrf, addr netip.Addr, ep *endpoint) {
-	delete(port.waiting, waiter{v, addr})
+func (e *Edge) program(counted *endpointPort, v *vrf, addr netip.Addr, ep *endpoint) {
+	delete(counted.waiting, waiter{v, addr})
 	want, refused := e.placeOf(v, addr, ep)
-	if want.sub != nil && ep.hop.sub == nil && port.used >= e.endpointLimit(v) {
-		if len(port.waiting) == 0 {
+	if want.sub != nil && ep.hop.sub == nil && counted.used >= e.endpointLimit(v) {
+		if len(counted.waiting) == 0 {
 			e.log.Warn("FastPath limit reached; further endpoints go by the gateway", "port", v.customerPort(), "limit", e.endpointLimit(v))
 		}
-		port.waiting[waiter{v, addr}] = true
+		counted.waiting[waiter{v, addr}] = true
 		want, refused = hop{}, circuit.RefusedLimit
 	}
 	if want != ep.hop {
@@ -305,6 +306,14 @@ func (e *Edge) program(port *endpointPort, v *vrf, addr netip.Addr, ep *endpoint
 // latest word of those sessions that it is allowed for.
 func (e *Edge) placeOf(v *vrf, addr netip.Addr, ep *endpoint) (_ hop, refused circuit.Refusal) {
 	for _, w := range ep.ways {
+		if w.mac != (port.MAC{}) {
+			h, why := e.toldPlace(v, addr, w)
+			if h.sub != nil {
+				return h, ""
+			}
+			refused = cmp.Or(refused, why)
+			continue
+		}
 		s := e.sessions[w.session]
 		why := s.cfg.FastPath.Refuses(w.kind)
 		if sub := v.subs[s.cfg.Subinterface]; why == "" && sub != nil {
@@ -314,7 +323,7 @@ func (e *Edge) placeOf(v *vrf, addr netip.Addr, ep *endpoint) (_ hop, refused ci
 			case !v.rib.Covers(w.session, addr):
 				why = "the address is in no prefix that its gateway announces"
 			default:
-				return hop{sub, w.host}, ""
+				return hop{sub: sub, addr: w.host}, ""
 			}
 		}
 		if refused == "" {
@@ -326,7 +335,7 @@ func (e *Edge) placeOf(v *vrf, addr netip.Addr, ep *endpoint) (_ hop, refused ci
 
 // moveEndpoint makes an endpoint lead to another host, to one at all, or to none.
 func (e *Edge) moveEndpoint(v *vrf, addr netip.Addr, ep *endpoint, to hop, refused circuit.Refusal) circuit.Refusal {
-	port, was := e.endpointPort(v), ep.hop
+	counted, was := e.endpointPort(v), ep.hop
 	if to.sub != nil {
 		number, ok := e.useHost(v, to)
 		if ok {
@@ -339,10 +348,10 @@ func (e *Edge) moveEndpoint(v *vrf, addr netip.Addr, ep *endpoint, to hop, refus
 		v.endpoints.dp.Delete(addr)
 	}
 	if ep.hop = to; to.sub != nil {
-		port.used++
+		counted.used++
 	}
 	if was.sub != nil {
-		port.used--
+		counted.used--
 		e.leaveHost(v, was)
 	}
 	return refused
@@ -364,6 +373,9 @@ func (e *Edge) useHost(v *vrf, h hop) (dataplane.Host, bool) {
 			return 0, false
 		}
 		a.users++
+		if h.mac != (port.MAC{}) {
+			v.fwd.neighborChanged(h, h.mac, true)
+		}
 		host = &endpointHost{Adjacency: a.Adjacency, number: number}
 		v.endpoints.hosts[h] = host
 		if !v.fwd.resolved(h) {
@@ -383,6 +395,9 @@ func (e *Edge) leaveHost(v *vrf, h hop) {
 	delete(v.endpoints.hosts, h)
 	if a := v.fwd.adjacencies[h]; a != nil {
 		a.users--
+		if h.mac != (port.MAC{}) && a.users == 0 {
+			a.Resolve(nil)
+		}
 		v.fwd.forget(a)
 	}
 }

@@ -186,7 +186,7 @@ func (e *Edge) explainFastPath(v *vrf, addr netip.Addr) string {
 	case e.device.Kind != config.KindEdge:
 		return "none: a gateway has no FastPath"
 	case ep == nil:
-		return "miss: not an endpoint that a gateway has told of"
+		return "miss: not an endpoint that anybody has told of"
 	case !hit:
 		return "miss: " + string(ep.refused)
 	}

@@ -17,10 +17,12 @@ import (
 // comes or goes touches its adjacency, never groups or routes.
 
 // hop names a neighbor within a VRF. An invalid addr stands for whichever
-// neighbor a packet is for (a connected subnet).
+// neighbor a packet is for (a connected subnet). One with a mac is no neighbor of the
+// kernel's, but what EVPN tells of: that MAC, behind the VTEP addr.
 type hop struct {
 	sub  *subinterface
 	addr netip.Addr
+	mac  port.MAC
 }
 
 // adjacency is a neighbor that the kernel knows or that groups lead to.
@@ -217,7 +219,7 @@ func (f *forwarding) connectOther(s *subinterface) {
 		if g := f.connected[host(a)]; g != nil && g.Kind == dataplane.Local {
 			f.set(f.connected, host(a), nil)
 		}
-		h := hop{s, a}
+		h := hop{sub: s, addr: a}
 		f.connectNeighbor(h, f.resolved(h))
 	}
 }
@@ -231,6 +233,9 @@ func (f *forwarding) neighborChanged(h hop, mac port.MAC, usable bool) bool {
 	var vtep *dataplane.VTEP
 	if usable && h.sub.tunnel != nil {
 		vtep = h.sub.vtep(mac)
+		if h.mac != (port.MAC{}) {
+			vtep = h.sub.dp.Tunnel.VTEP(h.addr)
+		}
 		usable = vtep != nil
 	}
 	if usable {
@@ -250,7 +255,7 @@ func (f *forwarding) neighborChanged(h hop, mac port.MAC, usable bool) bool {
 // unmakes it, unless the address is no host's: ours, or the subnet's ends.
 func (f *forwarding) connectNeighbor(h hop, usable bool) {
 	now := f.connected[host(h.addr)]
-	if !subnetOf(h.sub.cfg.Addresses, h.addr) || now != nil && now.Kind != dataplane.Neighbor {
+	if h.mac != (port.MAC{}) || !subnetOf(h.sub.cfg.Addresses, h.addr) || now != nil && now.Kind != dataplane.Neighbor {
 		return
 	}
 	var g *group

@@ -70,7 +70,7 @@ func TestNeighborTurnsGroups(t *testing.T) {
 	f := newForwarding()
 	s := newSub(t, "core.200", "10.100.255.4/27")
 	f.connect(s)
-	a, b := hop{s, netip.MustParseAddr("10.100.255.12")}, hop{s, netip.MustParseAddr("10.100.255.13")}
+	a, b := hop{sub: s, addr: netip.MustParseAddr("10.100.255.12")}, hop{sub: s, addr: netip.MustParseAddr("10.100.255.13")}
 	prefix := netip.MustParsePrefix("10.100.0.0/16")
 	f.set(f.routed, prefix, f.group(dataplane.Forward, nil, []hop{a, b}, nil))
 	g := lookup(f, "10.100.1.1")
@@ -112,8 +112,8 @@ func TestAdjacenciesOutliveARebuild(t *testing.T) {
 	s.vrf.subs = map[string]*subinterface{s.cfg.Name: s}
 	gone.vrf = s.vrf
 	old := newForwarding()
-	up, down := hop{s, netip.MustParseAddr("10.100.255.12")}, hop{s, netip.MustParseAddr("10.100.255.13")}
-	lost := hop{gone, netip.MustParseAddr("10.101.255.12")}
+	up, down := hop{sub: s, addr: netip.MustParseAddr("10.100.255.12")}, hop{sub: s, addr: netip.MustParseAddr("10.100.255.13")}
+	lost := hop{sub: gone, addr: netip.MustParseAddr("10.101.255.12")}
 	old.set(old.routed, netip.MustParsePrefix("10.100.0.0/16"), old.group(dataplane.Forward, nil, []hop{up, down}, nil))
 	old.neighborChanged(up, port.MAC{2, 0, 0, 0, 0, 12}, true)
 	old.neighborChanged(lost, port.MAC{2, 0, 0, 0, 0, 14}, true)
@@ -153,7 +153,7 @@ func TestAdjacenciesOutliveARebuild(t *testing.T) {
 func TestConnectedWinsOverRouted(t *testing.T) {
 	f := newForwarding()
 	s := newSub(t, "core.200", "10.100.255.4/27")
-	h := hop{s, netip.MustParseAddr("10.100.255.12")}
+	h := hop{sub: s, addr: netip.MustParseAddr("10.100.255.12")}
 	subnet := netip.MustParsePrefix("10.100.255.0/27")
 	f.set(f.routed, subnet, f.group(dataplane.Forward, nil, []hop{h}, nil))
 	if g := lookup(f, "10.100.255.20"); g.Kind != dataplane.Forward {
@@ -181,7 +181,7 @@ func TestGroupsAreSharedAndFreed(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	hops := make([]hop, 4)
 	for i := range hops {
-		hops[i] = hop{s, netip.AddrFrom4([4]byte{10, 100, 255, byte(10 + i)})}
+		hops[i] = hop{sub: s, addr: netip.AddrFrom4([4]byte{10, 100, 255, byte(10 + i)})}
 	}
 	model := map[netip.Prefix]string{}
 	for range 5000 {

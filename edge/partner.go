@@ -57,7 +57,7 @@ func (e *Edge) partners(v *vrf, like netip.Addr) (hops []hop) {
 			if a.Addr().Is4() != like.Is4() {
 				continue
 			}
-			h := hop{s, circuit.MSEECoreAddress(a.Masked(), role)}
+			h := hop{sub: s, addr: circuit.MSEECoreAddress(a.Masked(), role)}
 			if hops = append(hops, h); !v.fwd.resolved(h) {
 				e.asking[h] = true
 			}
@@ -123,7 +123,7 @@ func (v *vrf) keepRepairing(old *forwarding) {
 func (v *vrf) still(hops []hop) (there []hop) {
 	for _, h := range hops {
 		if s := v.subs[h.sub.cfg.Name]; s != nil {
-			there = append(there, hop{s, h.addr})
+			there = append(there, hop{sub: s, addr: h.addr})
 		}
 	}
 	return there

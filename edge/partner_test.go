@@ -14,7 +14,7 @@ import (
 // follow it.
 func TestRepairEnds(t *testing.T) {
 	b := newBench(t)
-	ce, partner := hop{b.v.subs["cust.100"], netip.MustParseAddr("192.168.15.17")}, hop{b.v.subs["core.200"], netip.MustParseAddr("10.100.255.5")}
+	ce, partner := hop{sub: b.v.subs["cust.100"], addr: netip.MustParseAddr("192.168.15.17")}, hop{sub: b.v.subs["core.200"], addr: netip.MustParseAddr("10.100.255.5")}
 	now := time.Now()
 	for i := range 100 {
 		prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 16)
@@ -40,7 +40,7 @@ func TestRepairEnds(t *testing.T) {
 func TestReloadDuringRepair(t *testing.T) {
 	b := newBench(t)
 	b.v.endpoints = &endpoints{}
-	ce, partner := hop{b.v.subs["cust.100"], b.peers[0].Addr}, hop{b.v.subs["core.200"], netip.MustParseAddr("10.100.255.5")}
+	ce, partner := hop{sub: b.v.subs["cust.100"], addr: b.peers[0].Addr}, hop{sub: b.v.subs["core.200"], addr: netip.MustParseAddr("10.100.255.5")}
 	now, prefix := time.Now(), netip.MustParsePrefix("10.1.0.0/16")
 	b.v.fwd.set(b.v.fwd.routed, prefix, b.v.fwd.group(dataplane.Forward, nil, []hop{ce}, []hop{partner}))
 	b.v.keepForRepair(&bgp.Changes{Routes: []bgp.RouteChange{{Prefix: prefix}}}, now)
@@ -49,7 +49,7 @@ func TestReloadDuringRepair(t *testing.T) {
 	anew.vrf, b.v.subs["cust.100"] = b.v, anew
 	b.rebuild(b.v)
 	g := lookup(b.v.fwd, "10.1.2.3")
-	if g == nil || len(g.Members) != 1 || len(g.Backup) != 1 || g.Members[0] != b.v.fwd.adjacencies[hop{anew, ce.addr}].Adjacency ||
+	if g == nil || len(g.Members) != 1 || len(g.Backup) != 1 || g.Members[0] != b.v.fwd.adjacencies[hop{sub: anew, addr: ce.addr}].Adjacency ||
 		g.Backup[0] != b.v.fwd.adjacencies[partner].Adjacency {
 		t.Fatalf("after the reload the kept route leads to %+v", g)
 	}
@@ -78,7 +78,7 @@ func TestSessionEnds(t *testing.T) {
 		"link down": {func(a *adjacency) { a.sub.port.link = linkDown }, 1, repairFor},
 	} {
 		b := newBench(t)
-		ce, partner := hop{b.v.subs["cust.100"], b.peers[0].Addr}, hop{b.v.subs["core.200"], netip.MustParseAddr("10.100.255.5")}
+		ce, partner := hop{sub: b.v.subs["cust.100"], addr: b.peers[0].Addr}, hop{sub: b.v.subs["core.200"], addr: netip.MustParseAddr("10.100.255.5")}
 		ce.sub.port.link = linkUp
 		b.v.endpoints = &endpoints{}
 		b.v.fwd.neighborChanged(ce, port.MAC{2, 0, 0, 0, 0, 1}, true)

@@ -224,6 +224,10 @@ func (e *Edge) Sessions() (rows []SessionStatus, err error) {
 			for _, c := range v.Sessions {
 				s := e.sessions[c.Name]
 				counts := s.vrf.rib.Counts(c.Name)
+				if c.EVPN {
+					counts.Received, counts.Refused = e.overlay.table.Told(c.Name)
+					counts.Accepted = counts.Received
+				}
 				row := SessionStatus{VRF: v.Name, Peer: c.Peer, Local: c.Local, AS: c.PeerAS, Side: c.Side,
 					Connection: c.Connection, MD5: c.Key != "", Received: counts.Received,
 					Accepted: counts.Accepted, Refused: counts.Refused, Prefixes: s.limitStatus(counts.Received), SessionStatus: s.status}
@@ -300,7 +304,7 @@ func (v *vrf) path(c bgp.Candidate) PathStatus {
 		p.Communities = append(p.Communities, community.Value(value))
 	}
 	if s := v.subs[p.Interface]; s != nil {
-		p.Resolved = v.fwd.resolved(hop{s, p.NextHop})
+		p.Resolved = v.fwd.resolved(hop{sub: s, addr: p.NextHop})
 	}
 	return p
 }

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
+	"msee/bgp/evpn"
 	"msee/config"
 	"msee/dataplane"
 	"msee/dataplane/port"
@@ -18,6 +20,7 @@ import (
 
 // tunnel is what the control loop keeps of a subinterface on a VXLAN network.
 type tunnel struct {
+	told     *evpn.Table             // by EVPN
 	via      []hop                   // the other ends, on the underlay
 	stations map[port.MAC]netip.Addr // behind which of them each station is
 	known    map[netip.Addr]port.MAC // the kernel's neighbors
@@ -37,27 +40,53 @@ func (e *Edge) setTunnels() {
 				continue
 			}
 			if s.tunnel == nil {
-				s.tunnel = &tunnel{stations: map[port.MAC]netip.Addr{}, known: map[netip.Addr]port.MAC{}}
+				s.tunnel = &tunnel{told: e.overlay.table, stations: map[port.MAC]netip.Addr{}, known: map[netip.Addr]port.MAC{}}
 			}
-			was := s.tunnel.via
-			s.tunnel.via = nil
-			underlay := e.vrfs[config.UnderlayVRF]
-			var vteps []*dataplane.VTEP
-			for _, addr := range s.cfg.VXLAN.Remote {
-				h := hop{underlay.subs[s.cfg.VXLAN.Underlay], addr}
-				a := underlay.fwd.adjacency(h)
-				a.users++
-				s.tunnel.via = append(s.tunnel.via, h)
-				if !underlay.fwd.resolved(h) {
-					e.asking[h] = true
-				}
-				vteps = append(vteps, dataplane.NewVTEP(s.localVTEP(addr), addr, s.cfg.VXLAN.VNI, a.Adjacency))
-			}
-			leave(was)
-			s.dp.Tunnel = dataplane.NewTunnel(s.cfg.VXLAN.VNI, vteps)
-			s.place()
+			s.dp.Tunnel = dataplane.NewTunnel(s.cfg.VXLAN.VNI, nil)
+			e.setVTEPs(s)
 		}
 	}
+}
+
+// setVTEPs gives a tunnel the other ends that are configured, and those that EVPN tells
+// of. Those that it has stay the same objects.
+func (e *Edge) setVTEPs(s *subinterface) {
+	underlay := e.vrfs[config.UnderlayVRF]
+	on := underlay.subs[s.cfg.VXLAN.Underlay]
+	all, flood := s.tunnel.told.VTEPs(s.cfg.VXLAN.VNI)
+	var vteps, flooded []*dataplane.VTEP
+	was := s.tunnel.via
+	s.tunnel.via = nil
+	for _, addr := range union(s.cfg.VXLAN.Remote, all) {
+		if !subnetOf(on.cfg.Addresses, addr) || slices.Contains(s.cfg.VXLAN.Local, addr) {
+			continue // told, and beyond a router, or our own
+		}
+		h := hop{sub: on, addr: addr}
+		a := underlay.fwd.adjacency(h)
+		a.users++
+		s.tunnel.via = append(s.tunnel.via, h)
+		if !underlay.fwd.resolved(h) {
+			e.asking[h] = true
+		}
+		v := s.dp.Tunnel.VTEP(addr)
+		if v == nil || v.Via != a.Adjacency {
+			v = dataplane.NewVTEP(s.localVTEP(addr), addr, s.cfg.VXLAN.VNI, a.Adjacency)
+		}
+		vteps = append(vteps, v)
+		if slices.Contains(flood, addr) || slices.Contains(s.cfg.VXLAN.Remote, addr) {
+			flooded = append(flooded, v)
+		}
+	}
+	leave(was)
+	s.dp.Tunnel.SetVTEPs(vteps, flooded)
+	s.place()
+}
+
+// union returns what is in a or b, sorted.
+func union(a, b []netip.Addr) []netip.Addr {
+	all := slices.Concat(a, b)
+	slices.SortFunc(all, netip.Addr.Compare)
+	return slices.Compact(all)
 }
 
 // localVTEP is our end of a tunnel to addr.
@@ -107,17 +136,27 @@ func (e *Edge) retunnel(underlay *vrf) {
 
 // place tells the workers where the stations are.
 func (s *subinterface) place() {
-	places := make(map[port.MAC]*dataplane.VTEP, len(s.tunnel.stations))
-	for mac, addr := range s.tunnel.stations {
-		if v := s.dp.Tunnel.VTEP(addr); v != nil {
+	places := make(map[port.MAC]*dataplane.VTEP, len(s.tunnel.stations)+len(s.tunnel.known))
+	place := func(mac port.MAC) {
+		if v := s.vtep(mac); v != nil {
 			places[mac] = v
 		}
+	}
+	for mac := range s.tunnel.stations {
+		place(mac)
+	}
+	for _, mac := range s.tunnel.known { // and may be told of, not learned
+		place(mac)
 	}
 	s.dp.Tunnel.Place(places)
 }
 
-// vtep is the end of a tunnel that a station is behind; nil if nobody knows.
+// vtep is the end of a tunnel that a station is behind; nil if nobody knows. What EVPN
+// tells counts before what was learned.
 func (s *subinterface) vtep(mac port.MAC) *dataplane.VTEP {
+	if r := s.tunnel.told.Station(evpn.Station{VNI: s.cfg.VXLAN.VNI, MAC: evpn.MAC(mac)}); r != nil && s.dp.Tunnel != nil {
+		return s.dp.Tunnel.VTEP(r.Attrs.NextHop)
+	}
 	if addr, ok := s.tunnel.stations[mac]; ok && s.dp.Tunnel != nil {
 		return s.dp.Tunnel.VTEP(addr)
 	}
@@ -139,7 +178,7 @@ func (e *Edge) stationLearned(l dataplane.Learned) {
 			s.place()
 			for addr, mac := range s.tunnel.known {
 				if mac == l.MAC {
-					v.fwd.neighborChanged(hop{s, addr}, mac, true)
+					v.fwd.neighborChanged(hop{sub: s, addr: addr}, mac, true)
 				}
 			}
 		}

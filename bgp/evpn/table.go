@@ -341,13 +341,12 @@ func (n *network) change(e *Entry, c *Changes, op func(ranked, *Entry) ranked, b
 
 // replace applies op to what m has for k, and reports whether the best has changed.
 func replace[K comparable](m map[K]ranked, k K, e *Entry, op func(ranked, *Entry) ranked) bool {
-	was := m[k]
-	now := op(was, e)
-	changed := was.best() != now.best()
+	best := m[k].best()
+	now := op(m[k], e) // in place
 	if m[k] = now; len(now) == 0 {
 		delete(m, k)
 	}
-	return changed
+	return best != now.best()
 }
 
 // count reports whether k has come or gone.

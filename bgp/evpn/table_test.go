@@ -71,10 +71,12 @@ func TestMove(t *testing.T) {
 	}
 	table.Update(Update{Session: "h11", Announce: []Route{macIP(11, 5, "10.10.0.5", 2)}}) // and back
 	at("02:00:00:00:00:05 at 172.16.0.11")
-	table.Drop("h11")
-	at("02:00:00:00:00:05 at 172.16.0.12")
-	table.Drop("h12")
-	at("nowhere")
+	for _, last := range []struct{ session, want string }{{"h11", "02:00:00:00:00:05 at 172.16.0.12"}, {"h12", "nowhere"}} {
+		c := table.Drop(last.session)
+		if at(last.want); len(c.Hosts) != 1 || len(c.Stations) == 0 || len(c.VTEPs) == 0 {
+			t.Errorf("%s gone: changes %+v", last.session, c)
+		}
+	}
 }
 
 // TestPreference is the order of RFC 7432 §15.
@@ -272,16 +274,21 @@ func TestAgainstModel(t *testing.T) {
 		}
 		mac := rng.IntN(6)
 		ip := []string{"", "10.10.0.1", "10.10.0.2", "fd00::1"}[rng.IntN(4)]
+		var before [6]*Entry
+		for mac := range 6 {
+			before[mac] = table.Station(Station{vnet, station(mac)})
+		}
+		var c Changes
 		r := macIP(from, mac, ip, uint32(rng.IntN(4)))
 		switch rng.IntN(20) {
 		case 0:
-			table.Drop(session)
+			c = table.Drop(session)
 			delete(model, session)
 		case 1, 2, 3, 4, 5, 6:
-			table.Update(Update{Session: session, Withdraw: []Key{r.Key}})
+			c = table.Update(Update{Session: session, Withdraw: []Key{r.Key}})
 			delete(model[session], r.Key)
 		default:
-			table.Update(Update{Session: session, Announce: []Route{r}})
+			c = table.Update(Update{Session: session, Announce: []Route{r}})
 			model[session][r.Key] = r
 		}
 		for mac := range 6 {
@@ -296,6 +303,9 @@ func TestAgainstModel(t *testing.T) {
 			got := table.Station(Station{vnet, station(mac)})
 			if (got == nil) != (want == nil) || got != nil && got.Key != want.Key {
 				t.Fatalf("seed %d step %d: station %d: %+v, want %+v", seed, step, mac, got, want)
+			}
+			if got != before[mac] && !slices.Contains(c.Stations, Station{vnet, station(mac)}) {
+				t.Fatalf("seed %d step %d: station %d changed, but only %v are named", seed, step, mac, c.Stations)
 			}
 		}
 	}

@@ -10,8 +10,8 @@ import (
 	"msee/api"
 )
 
-// addFastPath adds what shows FastPath: its state, its endpoints, and how one
-// address is reached.
+// addFastPath adds what shows FastPath: its state, its endpoints, how one address
+// is reached, and what EVPN tells.
 func addFastPath(show *cobra.Command, device *string, asJSON *bool) {
 	fast := &cobra.Command{Use: "fastpath", Short: "FastPath: entries, hits, limits, and what goes by the gateway and why", Args: cobra.NoArgs}
 	var endpoints bool
@@ -42,5 +42,13 @@ func addFastPath(show *cobra.Command, device *string, asJSON *bool) {
 		}
 		return showAll(os.Stdout, clients, *asJSON, func(c *api.Client) (any, error) { return c.Lookup(in, addr) }, printer(api.ShowLookup))
 	}
-	show.AddCommand(fast, route)
+	evpn := &cobra.Command{Use: "evpn", Short: "EVPN: routes received, who is behind which VTEP, MAC mobility", Args: cobra.NoArgs}
+	evpn.RunE = func(*cobra.Command, []string) error {
+		clients, err := devices(*device)
+		if err != nil {
+			return err
+		}
+		return showAll(os.Stdout, clients, *asJSON, func(c *api.Client) (any, error) { return c.EVPN() }, printer(api.ShowEVPN))
+	}
+	show.AddCommand(fast, route, evpn)
 }

@@ -1,0 +1,131 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"msee/bgp/evpn"
+	"msee/edge"
+	"msee/netns"
+)
+
+// startEVPNDaemons runs FRR's zebra and bgpd in a node, which tell by EVPN what its
+// kernel has, and end with the test.
+func startEVPNDaemons(t *testing.T, l *testLab, node, config string) {
+	t.Helper()
+	const bin = "/usr/lib/frr"
+	if _, err := os.Stat(bin + "/bgpd"); err != nil {
+		t.Skip("needs FRR's bgpd: ", err)
+	}
+	dir, err := os.MkdirTemp("", "frr") // short: it holds a unix socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	u, err := user.Lookup("frr") // the daemons drop to it
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	if err := os.Chown(dir, uid, gid); err != nil {
+		t.Fatal(err)
+	}
+	zserv := filepath.Join(dir, "zserv")
+	for _, d := range []struct{ name, config string }{{"zebra", ""}, {"bgpd", config}} {
+		file := filepath.Join(dir, d.name+".conf")
+		if err := os.WriteFile(file, []byte(d.config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(filepath.Join(bin, d.name), "-f", file, "-z", zserv, "-i", filepath.Join(dir, d.name+".pid"),
+			"--vty_socket", dir, "-P", "0", "--log", "file:"+filepath.Join(dir, d.name+".log"))
+		if err := netns.Do(l.ns(node), cmd.Start); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		eventually(t, 10*time.Second, "zebra's socket", func() error { _, err := os.Stat(zserv); return err })
+	}
+}
+
+// TestEVPNWithFRR: the VM's host is a kernel with VXLAN and a bridge, whose FRR
+// announces what is there (advertise-all-vni). MSEEs and gateways have no end of a tunnel
+// configured to it, nor it to them.
+func TestEVPNWithFRR(t *testing.T) {
+	l := startLab(t, topology(t, "vxlan"), "gw0", "gw1")
+	host := evpnHosts[0]
+	l.reload(slices.Concat(msees, gateways), func(cfg map[string]any) {
+		cfg["underlay"].(map[string]any)["evpn"] = map[string]any{"neighbors": []any{map[string]any{"address": host, "peerASN": evpnAS}}}
+		vteps := []any{"172.16.0.12", "172.16.0.13"}
+		if v, ok := cfg["virtualNetwork"].(map[string]any); ok {
+			delete(v, "endpoints")
+			vteps = []any{"172.16.0.4", "172.16.0.5"}
+		}
+		cfg["connections"].([]any)[0].(map[string]any)["vxlan"].(map[string]any)["remoteVteps"] = vteps
+	})
+	for _, command := range []string{
+		"ip link del vnet1",
+		"ip link add br0 type bridge mcast_snooping 0",
+		"ip link set br0 address 02:aa:00:00:00:20 mtu 1500 up",
+		"ip link add vx0 type vxlan id 5001 local " + host + " dstport 4789 nolearning",
+		"ip link set vx0 master br0 mtu 1500 up",
+		"ip addr add 10.100.255.20/27 dev br0",
+		"ip addr del 10.100.1.10/24 dev eth0",
+		"ip addr add 10.100.1.10/32 dev br0",
+		"ip route add default nexthop via 10.100.255.4 dev br0 nexthop via 10.100.255.5 dev br0",
+	} {
+		l.exec("vm", strings.Fields(command)...)
+	}
+	config := "router bgp 65020\n bgp router-id " + host + "\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n"
+	family := " address-family l2vpn evpn\n"
+	for peer, as := range map[string]int{"172.16.0.4": 12076, "172.16.0.5": 12076, "172.16.0.12": 65515, "172.16.0.13": 65515} {
+		config += fmt.Sprintf(" neighbor %s remote-as %d\n", peer, as)
+		family += fmt.Sprintf("  neighbor %s activate\n", peer)
+	}
+	startEVPNDaemons(t, l, "vm", config+family+"  advertise-all-vni\n  advertise-svi-ip\n exit-address-family\n")
+	for _, node := range msees {
+		eventually(t, 30*time.Second, node+" hears of the endpoint", func() error {
+			rows, err := tryShow[edge.EVPNStatus](l, node, "evpn")
+			if err != nil {
+				return err
+			}
+			for _, r := range rows {
+				if r.Type == evpn.TypeMACIP && r.Prefix == fastPathVM+"/32" && r.MAC == "02:aa:00:00:00:20" && r.VTEP.String() == host && r.VNI == evpnVNI && r.Best {
+					return nil
+				}
+			}
+			return fmt.Errorf("it has %+v", rows)
+		})
+		l.awaitLookup(node, "hit: host "+host)
+	}
+	// FRR has put us into the kernel's tables: what floods goes to all of us.
+	eventually(t, 20*time.Second, "the host's ends of tunnels", func() error {
+		out := l.exec("vm", "bridge", "fdb", "show", "dev", "vx0")
+		for _, vtep := range []string{"172.16.0.4", "172.16.0.5", "172.16.0.12", "172.16.0.13"} {
+			if !strings.Contains(out, "00:00:00:00:00:00 dst "+vtep) {
+				return fmt.Errorf("%s is not among\n%s", vtep, out)
+			}
+		}
+		return nil
+	})
+	eventually(t, 20*time.Second, "on-premises reaches the VM", func() error {
+		_, err := l.try("onprem", "ping", "-c", "2", "-i", "0.2", "-W", "1", fastPathVM)
+		return err
+	})
+	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)
+	p.healthy(t, 20*time.Second)
+	begin := p.now()
+	if n := l.atGateways(time.Second); n != 0 {
+		t.Errorf("the gateways saw %d packets to the VM", n)
+	}
+	if x := p.since(t, begin); x.lost > 0 {
+		t.Errorf("%v", x)
+	}
+}
