@@ -1,0 +1,46 @@
+package test
+
+import (
+	"testing"
+	"time"
+)
+
+// TestVTEPsReloaded: remote ends of tunnels that come and go by reload cost those that
+// stay no packet: neither what goes straight to the VM's host nor what goes by the
+// gateways, and none of the way back.
+func TestVTEPsReloaded(t *testing.T) {
+	l := startLab(t, topology(t, "vxlan"), "gw0", "gw1")
+	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
+	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)
+	p.healthy(t, 20*time.Second)
+	connection := func(change func(map[string]any)) func(map[string]any) {
+		return func(cfg map[string]any) { change(cfg["connections"].([]any)[0].(map[string]any)) }
+	}
+	vteps := func(addrs ...any) func(map[string]any) {
+		return connection(func(c map[string]any) { c["vxlan"].(map[string]any)["remoteVteps"] = addrs })
+	}
+	for _, way := range []struct {
+		direct bool
+		want   string // what show route says of the VM
+	}{{true, "hit: host 10.100.255.20"}, {false, "expressRouteGatewayBypass is off"}} {
+		l.reload(msees, connection(func(c map[string]any) { c["expressRouteGatewayBypass"] = way.direct }))
+		for _, node := range msees {
+			l.awaitLookup(node, way.want)
+		}
+		for _, step := range []struct {
+			name  string
+			addrs []any
+		}{
+			{"one comes", []any{"172.16.0.12", "172.16.0.13", "172.16.0.20", "172.16.0.99"}},
+			{"in another order", []any{"172.16.0.99", "172.16.0.20", "172.16.0.13", "172.16.0.12"}},
+			{"it goes", []any{"172.16.0.12", "172.16.0.13", "172.16.0.20"}},
+		} {
+			begin := p.now()
+			l.reload(msees, vteps(step.addrs...))
+			time.Sleep(time.Second)
+			if x := p.since(t, begin); x.lost > 0 || x.sent < 100 {
+				t.Errorf("FastPath %v, %s: %v, want none lost", way.direct, step.name, x)
+			}
+		}
+	}
+}
