@@ -176,44 +176,6 @@ func (w *Worker) demux(ps []packet) (special bool) {
 	return special
 }
 
-// tagged is how the frame before was tagged, as most come in rows from one
-// subinterface: those with the same tags and EtherType need not be parsed.
-type tagged struct {
-	in           *Subinterface // nil: there was none before
-	hidden       uint32        // the tag that came out of band
-	inline, mask uint64        // the octets behind the addresses, and which of them were looked at
-	length       int
-	etherType    uint16
-}
-
-// What Parse looks at of the eight octets behind the addresses, as this processor
-// loads them: an EtherType, or a tag and the EtherType behind it.
-var (
-	untagged = binary.NativeEndian.Uint64([]byte{0xff, 0xff, 0, 0, 0, 0, 0, 0})
-	oneTag   = binary.NativeEndian.Uint64([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0})
-)
-
-// as reports whether the frame is tagged as the one before. (Inlined.)
-func (t *tagged) as(p *packet) bool {
-	b := p.Bytes()
-	return t.in != nil && len(b) >= vlan.EthLen+6 && uint32(p.OuterTPID)<<16|uint32(p.OuterTCI) == t.hidden &&
-		binary.NativeEndian.Uint64(b[12:])&t.mask == t.inline
-}
-
-// note keeps how a frame is tagged, unless Parse has looked at more than as does.
-func (t *tagged) note(p *packet, length int) {
-	b := p.Bytes()
-	if len(b) < vlan.EthLen+6 || length > vlan.EthLen+vlan.TagLen {
-		return
-	}
-	t.mask = oneTag
-	if length == vlan.EthLen {
-		t.mask = untagged
-	}
-	t.in, t.length, t.etherType = p.in, length, p.etherType
-	t.hidden, t.inline = uint32(p.OuterTPID)<<16|uint32(p.OuterTCI), binary.NativeEndian.Uint64(b[12:])&t.mask
-}
-
 // local sorts out what never leaves the link: ARP, IPv6 neighbor discovery and
 // link-local unicast go to the kernel (BFD's, on its way to a session, looks like
 // any datagram for us), other group packets nowhere (we route
@@ -280,84 +242,6 @@ func check(ps []packet) {
 			p.verdict = DropMalformed
 		}
 	}
-}
-
-// takeOpenChecksum says whether a checksum that was left to us, or to whoever gets
-// the frame next, is behind the IP header. Elsewhere it would be written over
-// addresses and tags that have been checked by then. SCTP's is completed here: a
-// virtio-net header cannot say that it is a CRC, and the next would take it for a sum.
-func takeOpenChecksum(p *packet) bool {
-	from := p.Start + int(p.VNet.CsumStart)
-	if from < p.l3+p.headerLen || from+int(p.VNet.CsumOffset)+2 > p.End {
-		return false
-	}
-	return p.VNet.CsumOffset != gso.SCTPSum || completeChecksum(p)
-}
-
-func check4(p *packet) Verdict {
-	b := p.Buf[p.l3:p.End]
-	if len(b) < minIPv4 {
-		return DropMalformed
-	}
-	h := (*[minIPv4]byte)(b)
-	total := int(binary.BigEndian.Uint16(h[2:]))
-	if total > len(b) {
-		return DropMalformed
-	}
-	if h[0] == 4<<4|minIPv4/4 { // no options
-		p.headerLen = minIPv4
-		if total < minIPv4 {
-			return DropMalformed
-		}
-		if !plainChecksumOK(h) {
-			return DropChecksum
-		}
-	} else {
-		p.headerLen = int(h[0]&0x0f) * 4
-		if h[0]>>4 != 4 || p.headerLen < minIPv4 || total < p.headerLen {
-			return DropMalformed
-		}
-		if !headerChecksumOK(b[:p.headerLen]) {
-			return DropChecksum
-		}
-	}
-	p.dst = binary.BigEndian.Uint32(h[16:])
-	if martian4(h[12]) || martian4(h[16]) {
-		return DropMartian
-	}
-	p.End = p.l3 + total
-	return proceed
-}
-
-func check6(p *packet) Verdict {
-	b := p.Buf[p.l3:p.End] // local has checked the length
-	if b[0]>>4 != 6 {
-		return DropMalformed
-	}
-	p.v6, p.headerLen = true, minIPv6
-	total := minIPv6 + int(binary.BigEndian.Uint16(b[4:]))
-	if total > len(b) {
-		return DropMalformed
-	}
-	if martian6([16]byte(b[8:24])) || martian6([16]byte(b[24:40])) {
-		return DropMartian
-	}
-	p.End = p.l3 + total
-	return proceed
-}
-
-// martian4 reports 0/8, 127/8 and 224/3 by an address's first octet.
-func martian4(first byte) bool { return first-1 >= 223 || first == 127 }
-
-// martian6 reports addresses a router must not forward from or to: multicast
-// as a source, loopback, unspecified, IPv4-mapped (RFC 4291 §2.5). Link-local
-// sources are rewrite's concern, as they may speak to us.
-func martian6(a [16]byte) bool {
-	if a[0] == 0xff {
-		return true
-	}
-	return binary.BigEndian.Uint64(a[:8]) == 0 &&
-		(binary.BigEndian.Uint64(a[8:])>>32 == 0xffff || binary.BigEndian.Uint64(a[8:]) <= 1)
 }
 
 // lookup finds the adjacency by longest prefix match and flow hash. All memory is
@@ -518,58 +402,6 @@ func ttl(b []byte, v6 bool) byte {
 	return b[8]
 }
 
-// rewriteSuperframe checks a GSO superframe's segments against the MTU (never
-// its own length) and sets what the kernel needs to segment it: HdrLen exactly
-// the headers, as the kernel makes that much of the frame linear.
-func rewriteSuperframe(p *packet, ethLen int) Verdict {
-	headers, ok := superframeHeaders(p)
-	if !ok {
-		return DropMalformed
-	}
-	if headers+int(p.VNet.GSOSize) > p.out.Out.MTU {
-		return DropTooBig
-	}
-	if p.VNet.Flags&port.VNetNeedsCsum == 0 {
-		l4, _ := transportOffset(p)
-		startChecksum(p, l4)
-	}
-	p.VNet.HdrLen = uint16(ethLen + headers)
-	return proceed
-}
-
-// superframeHeaders returns the length of a superframe's IP and transport
-// headers; false if it cannot be one.
-func superframeHeaders(p *packet) (int, bool) {
-	l4, ok := transportOffset(p)
-	if !ok || p.VNet.GSOSize == 0 {
-		return 0, false
-	}
-	headers := l4 - p.l3
-	switch p.VNet.GSOType &^ port.GSOECN {
-	case port.GSOTCPv4, port.GSOTCPv6:
-		if l4+20 > p.End {
-			return 0, false
-		}
-		headers += int(p.Buf[l4+12]>>4) * 4
-	default:
-		headers += 8 // UDP
-	}
-	return headers, p.l3+headers <= p.End
-}
-
-// transportOffset returns where in Buf the transport header of a superframe
-// begins. Where the checksum is left to us it begins there, which spares
-// walking IPv6 extension headers.
-func transportOffset(p *packet) (int, bool) {
-	l4 := p.l3 + p.headerLen
-	if p.VNet.Flags&port.VNetNeedsCsum != 0 {
-		l4 = p.Start + int(p.VNet.CsumStart)
-	} else if p.v6 && p.Buf[p.l3+6] != protoTCP && p.Buf[p.l3+6] != protoUDP {
-		return 0, false // coalesced by a NIC that also verified it: never with extension headers
-	}
-	return l4, l4 >= p.l3+p.headerLen && l4+8 <= p.End
-}
-
 // decrementTTL takes one from the TTL and mends the checksum (RFC 1624).
 func decrementTTL(h *[minIPv4]byte) {
 	h[8]--
@@ -653,33 +485,4 @@ func (w *Worker) note(s sealed) {
 	w.verdicts[DropEgressFull] += uint64(s.full)
 	w.verdicts[DropNoKey] += uint64(s.noKey)
 	w.verdicts[DropTooBig] += uint64(s.tooLong)
-}
-
-// send transmits frames, counts for the port, and returns what became of them.
-// All that leaves by the port leaves here, and is sealed if it is protected.
-func (q *egressQueue) send(frames []*port.Frame) (s sealed) {
-	var bytes uint64
-	for _, f := range frames {
-		bytes += uint64(f.Len())
-	}
-	var err error
-	if q.port.SecY != nil {
-		if q.sealer == nil || q.sealer.secy != q.port.SecY {
-			q.sealer = &sealer{secy: q.port.SecY, sender: q.sender}
-		}
-		s, err = q.sealer.send(frames)
-	} else {
-		s.sent, err = q.out().Send(frames)
-		s.full = len(frames) - s.sent
-	}
-	c := q.port.Counters
-	c.TxFrames.Add(uint64(s.sent))
-	c.TxBytes.Add(bytes) // as offered: what was lost shows in TxDrops
-	if s.sent < len(frames) {
-		c.TxDrops.Add(uint64(len(frames) - s.sent))
-	}
-	if err != nil {
-		c.Errors.Add(1)
-	}
-	return s
 }

@@ -198,27 +198,3 @@ func (w *Worker) policeRun(ps []packet, d *Direction, from, to int) {
 	d.Meter.Packets.Add(packets)
 	d.Meter.Bytes.Add(octets)
 }
-
-// segments is how many packets a frame is on the wire.
-func segments(p *packet) uint64 {
-	if p.VNet.GSOType == port.GSONone {
-		return 1
-	}
-	_, n := superframeShape(p)
-	return uint64(n)
-}
-
-// superframeOctets is what a superframe's segments are long together: all of them
-// have its headers.
-func superframeOctets(p *packet) int32 {
-	headers, n := superframeShape(p)
-	return int32(p.End - p.l3 + (n-1)*headers)
-}
-
-// superframeShape returns the length of a superframe's IP and transport headers, and
-// how many segments it makes. rewrite has seen that it is one.
-func superframeShape(p *packet) (headers, segments int) {
-	headers, _ = superframeHeaders(p)
-	size := int(p.VNet.GSOSize)
-	return headers, max(1, (p.End-p.l3-headers+size-1)/size)
-}

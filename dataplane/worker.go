@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"msee/dataplane/gso"
 	"msee/dataplane/port"
 )
 
@@ -60,21 +59,6 @@ type Worker struct {
 	started      bool // the engine's
 
 	mutedUntil time.Duration // the port reported an error; 0 if it may be asked
-}
-
-// egressQueue is one worker's way out by one port.
-type egressQueue struct {
-	port    *Port
-	sender  port.Sender
-	control []*port.Frame // ours (inject, ICMP): goes first
-	frames  []*port.Frame // forwarded
-	bulk    []*port.Frame // the same, long; see bulk.go
-	bulkAt  []int16       // where in the worker's batch they are
-	sealer  *sealer       // of a protected port, once something was sent
-	cutter  *cutter       // before sender, of a port with tunnels; nil otherwise
-	// join makes superframes again of what a protected port had to receive as
-	// single frames.
-	join gso.Table
 }
 
 // run counts consecutive frames of one subinterface, so that its atomic
