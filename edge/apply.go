@@ -509,7 +509,7 @@ func (e *Edge) reconfigure(v *vrf, c config.VRF) (gone []*subinterface, changed 
 		was, alone := s.onTap(s.cfg), s.pair == nil
 		s.configure(cfg, p, s.dp.Counters)
 		if alone && s.pair != nil {
-			s.pair.own = true // until reviewPair says otherwise
+			s.pair.own, e.pair.ready = true, true // until reviewPair says otherwise
 		}
 		if e := v.kernel.change(s.tap, was, s.onTap(cfg), p.port.MAC()); e != nil {
 			err = errors.Join(err, fmt.Errorf("subinterface %s: %w", name, e))

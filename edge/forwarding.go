@@ -286,6 +286,17 @@ func (f *forwarding) settle() {
 	}
 }
 
+// hosts are the kernel's neighbors on a subinterface's own subnets whose MAC is known.
+func (f *forwarding) hosts(s *subinterface) map[netip.Addr]port.MAC {
+	all := map[netip.Addr]port.MAC{}
+	for h, a := range f.adjacencies {
+		if h.sub == s && h.mac == (port.MAC{}) && a.Rewrite() != nil && subnetOf(s.cfg.Addresses, h.addr) {
+			all[h.addr] = a.mac
+		}
+	}
+	return all
+}
+
 // nextHops yields the next hops of routes, each once.
 func (f *forwarding) nextHops(yield func(hop) bool) {
 	for h, a := range f.adjacencies {

@@ -275,6 +275,18 @@ func (k *kernelVRF) resolve(t *tap, addr netip.Addr) error {
 	})
 }
 
+// remember tells the kernel of a neighbor that was there a while ago: it may be
+// sent to, and is asked whether it is still there.
+func (k *kernelVRF) remember(t *tap, addr netip.Addr, mac port.MAC) error {
+	return k.handle.NeighSet(&netlink.Neigh{
+		LinkIndex:    t.link.Attrs().Index,
+		IP:           addr.AsSlice(),
+		Family:       family(addr),
+		State:        netlink.NUD_STALE,
+		HardwareAddr: net.HardwareAddr(mac[:]),
+	})
+}
+
 func family(a netip.Addr) int {
 	if a.Is4() {
 		return unix.AF_INET

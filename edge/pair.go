@@ -10,6 +10,7 @@ import (
 	"msee/bgp"
 	"msee/config"
 	"msee/dataplane"
+	"msee/dataplane/port"
 )
 
 // The two instances of a gateway stand in each subnet of their VNet, each with an
@@ -87,8 +88,9 @@ type pairLink struct {
 	heard     bool // session was up since we speak
 	up        bool
 	taken     bool
-	own       bool // the TAP has our addresses
-	left      int  // announcements of our own addresses to come
+	own       bool                    // the TAP has our addresses
+	left      int                     // announcements of our own addresses to come
+	hosts     map[netip.Addr]port.MAC // known when our addresses went
 	announcer *announcer
 	on        *tap // that announcer is on
 }
@@ -244,13 +246,25 @@ func (e *Edge) setOwn(l *pairLink, own bool) {
 		return
 	}
 	was := s.onTap(s.cfg)
-	l.own = own
+	if l.own = own; !own {
+		l.hosts = s.vrf.fwd.hosts(s)
+	}
 	if err := s.vrf.kernel.change(s.tap, was, s.onTap(s.cfg), s.tap.mac); err != nil {
 		e.log.Error("set the gateway's own addresses", "interface", s.cfg.Name, "own", own, "err", err)
 	}
 	s.vrf.fwd.connectOwn(s)
 	l.left = ownAnnounced
 	e.openAnnouncer(l)
+	if own { // those we knew need not be asked for, while the first packets wait
+		for addr, mac := range l.hosts {
+			if err := s.vrf.kernel.remember(s.tap, addr, mac); err != nil {
+				e.log.Warn("remember neighbor", "interface", s.cfg.Name, "addr", addr, "err", err)
+				continue
+			}
+			s.vrf.fwd.neighborChanged(hop{sub: s, addr: addr}, mac, true)
+		}
+		l.hosts = nil
+	}
 }
 
 // setTaken answers for the other's addresses, or not any more.

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"msee/bgp"
 	"msee/edge"
 	"msee/lab"
+	"msee/netns"
 )
 
 // frrBFD is what bfdd says of a peer.
@@ -164,8 +164,9 @@ func TestDrainLosesNothing(t *testing.T) {
 }
 
 // TestLocalRepair: the customer's BFD falls silent on one link while the gateways
-// do not hear of it, their BGP stopped. What they go on sending to the wrong
-// MSEE reaches the customer by the other one.
+// do not hear of it, as what msee1 tells them by BGP is lost. What they go on sending
+// to the wrong MSEE reaches the customer by the other one: at once, while msee1 takes
+// over a configuration that has its tables made anew, and while the link flaps.
 func TestLocalRepair(t *testing.T) {
 	if _, err := exec.LookPath("nft"); err != nil {
 		if os.Getenv("CI") == "true" {
@@ -173,37 +174,79 @@ func TestLocalRepair(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	l := startLab(t, "default")
+	// The gateways hold a silent session for so long that a busy machine is done.
+	l := startLab(t, topology(t, "default", "holdSeconds: 10}", "holdSeconds: 60}"))
 	p := startProbes(l)
-	var speakers []int
-	for _, gw := range []string{"gw0", "gw1"} {
-		speakers = append(speakers, speakerOf(t, l.pid(gw)))
+	const customer = "192.168.15.17"
+	silence := func() {
+		l.exec("ce", "nft", "table inet x {\nchain out {\ntype filter hook output priority 0\noifname link1.100 udp dport 3784 drop\n}\n}")
 	}
-	signal := func(sig syscall.Signal) {
-		for _, s := range speakers {
-			if err := syscall.Kill(s, sig); err != nil {
-				t.Error(err)
+	speak := func() { l.exec("ce", "nft", "flush ruleset") }
+	for _, c := range []struct {
+		name string
+		then func(l *testLab) // after the first Down
+	}{
+		{"cut", func(*testLab) {}},
+		{"reload", func(l *testLab) {
+			l.editConfig("msee1", func(cfg map[string]any) { peeringOf(cfg, "er1")["mtu"] = 1492 })
+			if out, err := l.msee("reload", "-d", l.ns("msee1")); err != nil {
+				l.t.Fatalf("reload: %v\n%s", err, out)
 			}
+		}},
+		{"flap", func(l *testLab) {
+			speak()
+			l.awaitBFD(bfd.Up, 10*time.Second, customer)
+			silence()
+			l.awaitBFD(bfd.Down, 10*time.Second, customer)
+		}},
+	} {
+		ok := t.Run(c.name, func(t *testing.T) {
+			l := l.in(t)
+			l.awaitSessions(60*time.Second, "msee1", "msee2", "gw0", "gw1")
+			p.healthy(t, 20*time.Second)
+			begin := p.now()
+			l.muteBGP(true)
+			silence()
+			defer speak()
+			defer l.muteBGP(false)
+			l.awaitBFD(bfd.Down, 10*time.Second, customer)
+			c.then(l)
+			before := show[edge.PortStatus](l, "msee1", "ports")
+			time.Sleep(1500 * time.Millisecond)
+			after := show[edge.PortStatus](l, "msee1", "ports")
+			x := p.since(t, begin)
+			t.Logf("%v; msee1 has forwarded %d frames at the end", x, forwardedBy(after)-forwardedBy(before))
+			if x.lost > 2 {
+				t.Errorf("the gateways' traffic to the wrong MSEE: %v", x)
+			}
+			if n := forwardedBy(after) - forwardedBy(before); n < 30 {
+				t.Errorf("msee1 has forwarded %d frames: the gateways have moved, and nothing was proved", n)
+			}
+		})
+		if !ok {
+			return
 		}
 	}
-	begin := p.now()
-	before := show[edge.PortStatus](l, "msee1", "ports")
-	signal(syscall.SIGSTOP)
-	l.exec("ce", "nft", "table inet x {\nchain out {\ntype filter hook output priority 0\noifname link1.100 udp dport 3784 drop\n}\n}")
-	l.awaitBFD(bfd.Down, 5*time.Second, "192.168.15.17")
-	time.Sleep(2 * time.Second) // less than the gateways' speakers may be silent
-	x := p.since(t, begin)
-	after := show[edge.PortStatus](l, "msee1", "ports")
-	signal(syscall.SIGCONT)
-	l.exec("ce", "nft", "flush ruleset")
-	t.Logf("%v; msee1 has forwarded %d frames meanwhile", x, forwardedBy(after)-forwardedBy(before))
-	if x.lost > 2 {
-		t.Errorf("the gateways' traffic to the wrong MSEE: %v", x)
-	}
-	if n := forwardedBy(after) - forwardedBy(before); n < 50 {
-		t.Errorf("msee1 has forwarded %d frames: the gateways have moved, and nothing was proved", n)
-	}
 	l.awaitSessions(60*time.Second, "msee1", "msee2", "gw0", "gw1")
+}
+
+// muteBGP has what msee1 tells the gateways lost, or not any more: TCP brings it
+// then.
+func (l *testLab) muteBGP(mute bool) {
+	l.t.Helper()
+	rules := []string{"flush", "ruleset"}
+	if mute {
+		rules = []string{"table inet x {\nchain out {\ntype filter hook output priority 0\noifname core.200 tcp dport 179 drop\noifname core.200 tcp sport 179 drop\n}\n}"}
+	}
+	err := netns.Do(l.ns("msee1")+".er1-private", func() error {
+		if out, err := exec.Command("nft", rules...).CombinedOutput(); err != nil {
+			return fmt.Errorf("nft: %w: %s", err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 func forwardedBy(ports []edge.PortStatus) (n uint64) {

@@ -32,7 +32,7 @@ var house = [][]string{
 }
 
 // tests may import whatever they need; nothing may import them.
-var tests = []string{"test", "test/bench", "test/injector", "test/uml", "test/losses", "test/svg"}
+var tests = []string{"test", "test/bench", "test/injector", "test/uml", "test/losses", "test/probing", "test/svg"}
 
 // control and forwarding meet in assembly, and nowhere else. Package macsec is
 // neither: frames go through it, and the KaY gives it keys.

@@ -23,6 +23,7 @@ import (
 	"msee/edge"
 	"msee/lab"
 	"msee/netns"
+	"msee/test/probing"
 )
 
 // bed is the default lab, or that with MACsec, with other BFD intervals and more routes, and probes
@@ -32,7 +33,7 @@ type bed struct {
 	name   string // as a lab: `msee lab down NAME` removes it if this program was killed
 	dir    string
 	routes int
-	probes map[string]*probe // by direction
+	probes map[string]*probing.Probe // by direction
 	downs  *downs
 	// What killNode has ended.
 	stopped string
@@ -51,7 +52,7 @@ func newBed(o options, topologyName string, b bfdSetting, routes int) (*bed, err
 	if err != nil {
 		return nil, err
 	}
-	bed := &bed{o: o, name: fmt.Sprintf("losses%d", labs.Add(1)), dir: dir, routes: routes, probes: map[string]*probe{}}
+	bed := &bed{o: o, name: fmt.Sprintf("losses%d", labs.Add(1)), dir: dir, routes: routes, probes: map[string]*probing.Probe{}}
 	file := filepath.Join(dir, bed.name+".yaml")
 	text, err := topology(filepath.Join(o.topologies, topologyName+".yaml"), bed.name, b, routes)
 	if err == nil {
@@ -122,11 +123,11 @@ func (b *bed) prepare() error {
 		name, from, at string
 		to             netip.Addr
 	}{{directions[0], "onprem", "vm", vm}, {directions[1], "vm", "onprem", onprem}} {
-		p, err := startProbe(b.ns(d.from), b.ns(d.at), d.to, b.o.rate)
+		p, err := probing.Start(probing.Config{From: b.ns(d.from), At: b.ns(d.at), To: d.to, Port: 9000, Flows: 32, PerSecond: b.o.rate})
+		b.probes[d.name] = p // down ends it
 		if err != nil {
 			return err
 		}
-		b.probes[d.name] = p
 	}
 	var err error
 	if b.downs, err = watchDowns(b.ns("ce"), "link1"); err != nil {
@@ -137,12 +138,22 @@ func (b *bed) prepare() error {
 
 func (b *bed) down() error {
 	for _, p := range b.probes {
-		p.end()
+		p.End()
 	}
 	if b.downs != nil {
 		b.downs.end()
 	}
 	return errors.Join(b.msee("lab", "down", b.name), os.RemoveAll(b.dir))
+}
+
+// loss is what did not arrive of one direction in one run.
+type loss struct {
+	packets int
+	dark    time.Duration // from the first lost to the last, and one interval
+	// afterDetection is how long after the MSEE's BFD had noticed the last one lost
+	// was sent, if it has noticed; negative if none was lost after that.
+	afterDetection time.Duration
+	detected       bool
 }
 
 // once causes a fault, waits, cures it, and returns what was lost from the cause
@@ -153,7 +164,7 @@ func (b *bed) once(f fault) (map[string]loss, error) {
 	}
 	from, began := map[string]int{}, time.Now()
 	for d, p := range b.probes {
-		from[d] = p.next()
+		from[d] = p.Next()
 	}
 	if err := f.cause(b); err != nil {
 		return nil, fmt.Errorf("cause: %w", err)
@@ -169,10 +180,13 @@ func (b *bed) once(f fault) (map[string]loss, error) {
 	}
 	out := map[string]loss{}
 	for d, p := range b.probes {
-		l := p.lost(from[d])
-		if at := b.downs.since(began); !at.IsZero() && l.packets > 0 {
-			l.afterDetection = l.last.Sub(at)
-			l.detected = true
+		x := p.Lost(from[d])
+		l := loss{packets: x.Lost}
+		if x.Lost > 0 {
+			l.dark = x.Outage() + time.Second/time.Duration(b.o.rate)
+			if at := b.downs.since(began); !at.IsZero() {
+				l.afterDetection, l.detected = x.Last.Sub(at), true
+			}
 		}
 		out[d] = l
 	}
@@ -231,7 +245,7 @@ func (b *bed) well() error {
 		return fmt.Errorf("ce has not two ways to the VNet: %q (%v)", out, err)
 	}
 	for d, p := range b.probes {
-		if n := p.recentLosses(wellFor); n > 0 {
+		if n := p.RecentLosses(wellFor); n > 0 {
 			return fmt.Errorf("%s: %d probes lost in the last %v", d, n, wellFor)
 		}
 	}
