@@ -216,7 +216,7 @@ func BenchmarkPipelineSteps(b *testing.B) {
 	}{
 		{"admit", func(ps []packet) { w.admit(ps, batch) }}, {"demux", func(ps []packet) { w.demux(ps) }}, {"local", w.local}, {"check", check},
 		{"fastPath", func(ps []packet) { w.fastPath(ps) }}, {"lookup", w.lookup}, {"rewrite", func(ps []packet) { w.rewrite(ps) }}, {"police", w.police},
-		{"enqueue", func(ps []packet) { w.enqueue(ps) }}, {"settle", w.settle},
+		{"enqueue", func(ps []packet) { w.enqueue(ps, false) }}, {"settle", w.settle},
 	}
 	spent := make([]time.Duration, len(steps))
 	var receive, transmit time.Duration

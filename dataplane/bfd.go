@@ -299,14 +299,15 @@ func (t *bfdTable) status(w *Worker) []BFDStatus {
 // clock is the time now; w.now is when the batch began.
 func (w *Worker) clock() time.Duration { return time.Since(w.engine.epoch) }
 
-// serveBFD does what is due, after a batch of n frames.
-func (w *Worker) serveBFD(n int) {
+// serveBFD does what is due, after a batch of n frames; more says that the port may
+// have more.
+func (w *Worker) serveBFD(n int, more bool) {
 	t := &w.bfd
 	if len(t.sessions) == 0 {
 		return
 	}
-	if t.backlog += n; n < port.BatchSize {
-		t.backlog = 0 // the port is empty
+	if t.backlog += n; !more {
+		t.backlog = 0
 	}
 	now := w.clock()
 	if now >= t.deadline {

@@ -136,12 +136,12 @@ func TestBFDSessionMarksItsAdjacency(t *testing.T) {
 		<-r.engine.BFDChanged()
 		// Silence: nothing happens before the detection time, then all at once.
 		r.pass(140 * time.Millisecond)
-		r.worker.serveBFD(0)
+		r.worker.serveBFD(0, false)
 		if got := s.Report(); got.State != bfd.Up {
 			t.Fatalf("%s: down before the detection time: %+v", a.addr, got)
 		}
 		r.pass(11 * time.Millisecond)
-		r.worker.serveBFD(0)
+		r.worker.serveBFD(0, false)
 		if got := s.Report(); got.State != bfd.Down || got.Diag != bfd.DiagTimeExpired || got.Downs != 1 {
 			t.Errorf("%s: %+v after the detection time", a.addr, got)
 		}
@@ -221,20 +221,26 @@ func TestBFDReadsThePortFirst(t *testing.T) {
 	f.meet(t, s)
 	r.pass(152 * time.Millisecond)
 	full := len(r.worker.batch)
-	r.worker.serveBFD(full)
+	r.worker.serveBFD(full, true)
 	if s.Report().State != bfd.Up {
 		t.Fatal("down after a full batch: there may be more in the port")
 	}
 	f.exchange2(t)
-	r.worker.serveBFD(full)
-	r.worker.serveBFD(0)
+	r.worker.serveBFD(full, true)
+	r.worker.serveBFD(0, false)
 	if s.Report().State != bfd.Up {
 		t.Error("down although the peer's packet was there")
 	}
 	// But a port that is never empty does not keep a dead peer alive.
 	r.pass(152 * time.Millisecond)
 	for range port.DefaultRingFrames/full + 1 {
-		r.worker.serveBFD(full)
+		r.worker.serveBFD(1, true)
+	}
+	if s.Report().State != bfd.Up {
+		t.Error("down after few frames of a port that has more")
+	}
+	for range port.DefaultRingFrames/full + 1 {
+		r.worker.serveBFD(full, true)
 	}
 	if s.Report().State != bfd.Down {
 		t.Error("up after more frames than the port can hold")
@@ -414,7 +420,7 @@ func TestBFDSetTouchesOnlyWhatChanged(t *testing.T) {
 		t.Errorf("a removed session says %v (%v)", p.State, p.Diag)
 	}
 	r.pass(time.Minute)
-	r.worker.serveBFD(0)
+	r.worker.serveBFD(0, false)
 	if n := len(r.worker.bfd.sessions); n != 0 {
 		t.Errorf("%d sessions are left", n)
 	}
@@ -458,7 +464,7 @@ func TestBFDAdminDownIsNoFailure(t *testing.T) {
 	f.meet(t, s)
 	for range 30 {
 		r.pass(200 * time.Millisecond)
-		r.worker.serveBFD(0)
+		r.worker.serveBFD(0, false)
 	}
 	if got := s.Report(); got.LeftByAdmin || got.Downs != 2 || got.Ups != 2 || s.Adjacency.Down() != DownBFD {
 		t.Errorf("after silence: %+v, adjacency down %b", got, s.Adjacency.Down())

@@ -35,9 +35,9 @@ func benchmarkTurn(b *testing.B, routes int) {
 		t.engine.epoch = t.engine.epoch.Add(-time.Minute) // silence
 		b.StartTimer()
 		began := time.Now()
-		t.worker.serveBFD(0) // finds the detection time over; a late look extends it once
+		t.worker.serveBFD(0, false) // finds the detection time over; a late look extends it once
 		t.worker.engine.epoch = t.engine.epoch.Add(-time.Second)
-		t.worker.serveBFD(0)
+		t.worker.serveBFD(0, false)
 		got := t.forward(b)
 		turned += time.Since(began)
 		if got != 2 {

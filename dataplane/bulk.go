@@ -6,7 +6,8 @@ import "msee/dataplane/port"
 // TCP connection, which take milliseconds to send, and a ping or a BFD packet
 // behind them would wait for all of it. So a worker looks at all that waits, sends
 // the short frames at once, and of the long ones bulkBudget octets before it looks
-// again. A flow stays in order: its short frames wait behind its long ones.
+// again. A flow stays in order: its short frames wait behind its long ones. Its fragments
+// may go ahead, as they do not tell which flow they are of.
 //
 // That takes a port whose frames may be kept over the next Recv (port.Keeper). Of
 // others all is sent with the batch.
@@ -58,7 +59,7 @@ func (w *Worker) waitsBehind(q *egressQueue, i int, p *packet) bool {
 	if b.first < 0 || b.waiting == 0 && p.Len() <= bulkLen {
 		return false
 	}
-	flow := int16(flowHash(p.ip(), p.v6) % bulkFlows)
+	flow := bulkFlow(p)
 	if p.Len() <= bulkLen && b.flows[flow] == 0 {
 		return false
 	}
@@ -69,6 +70,18 @@ func (w *Worker) waitsBehind(q *egressQueue, i int, p *packet) bool {
 	q.bulk = append(q.bulk, p.Frame)
 	q.bulkAt = append(q.bulkAt, int16(at))
 	return true
+}
+
+func bulkFlow(p *packet) int16 { return int16(flowHash(p.ip(), p.v6) % bulkFlows) }
+
+// hasten sends what waits of the packet's flow.
+func (w *Worker) hasten(p *packet) {
+	if w.bulk.waiting == 0 {
+		return
+	}
+	for flow := bulkFlow(p); w.bulk.flows[flow] > 0; {
+		w.transmit()
+	}
 }
 
 // nextBulk takes the frames off the line that may leave by a queue in this turn.
@@ -110,9 +123,11 @@ func (w *Worker) giveBack() {
 	b.keeper.ReleaseOldest(n)
 }
 
-// drain sends all that waits, before something changes that it relies on.
+// drain sends all that waits, before something changes that it relies on, and gives
+// back what is kept. What waits may have left by a transmit outside of step: a port
+// whose frames are kept does not rest.
 func (w *Worker) drain() {
-	if w.bulk.waiting == 0 {
+	if w.bulk.kept == 0 {
 		return
 	}
 	for w.bulk.waiting > 0 {

@@ -41,19 +41,13 @@ func mayFragment(p *packet) bool {
 	return !p.v6 && p.VNet.GSOType == port.GSONone && binary.BigEndian.Uint16(p.Buf[p.l3+6:])&flagDF == 0
 }
 
-// fragment sends the packets that are too long for their way out in pieces.
-func (w *Worker) fragment(ps []packet) {
-	for i := range ps {
-		p := &ps[i]
-		if p.verdict == proceed && p.VNet.GSOType == port.GSONone && p.End-p.l3 > p.out.Out.MTU {
-			p.verdict = w.fragmentOne(p)
-		}
-	}
-}
+// tooLong reports whether a packet is longer than its way out takes. It has passed
+// rewrite, and so may be cut.
+func (p *packet) tooLong() bool { return p.VNet.GSOType == port.GSONone && p.End-p.l3 > p.out.Out.MTU }
 
-// fragmentOne sends an IPv4 packet in pieces that fit the egress MTU (RFC 791
+// fragment sends an IPv4 packet in pieces that fit the egress MTU (RFC 791
 // §3.2).
-func (w *Worker) fragmentOne(p *packet) Verdict {
+func (w *Worker) fragment(p *packet) Verdict {
 	if p.VNet.Flags&port.VNetNeedsCsum != 0 && !completeChecksum(p) {
 		return DropMalformed // the pieces have no checksum of their own to leave to a device
 	}

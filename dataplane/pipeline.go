@@ -27,8 +27,8 @@ import (
 //	gateway   the limits of a VNet's gateway, at one
 //	rewrite   TTL, MTU, MACs and tags
 //	police    the circuit's bandwidth; bytes metered, of what has got this far
-//	fragment  what is too long for its way out and may be cut
-//	enqueue   in line for the egress port, superframes in one of their own
+//	enqueue   in line for the egress port, superframes in one of their own; cut to pieces
+//	          (fragment.go) what is too long for its way out and may be
 //	settle    verdicts counted; what the sender should hear of is answered by ICMP
 //	transmit  once for all that was received, one call per egress port; sealed
 //	          on the way if that port is protected
@@ -109,10 +109,7 @@ func (w *Worker) forward(frames []port.Frame) (octets int) {
 	}
 	long := w.rewrite(ps)
 	w.police(ps)
-	if long {
-		w.fragment(ps)
-	}
-	if w.enqueue(ps) < len(ps) {
+	if w.enqueue(ps, long) < len(ps) {
 		w.settle(ps)
 	}
 	return octets
@@ -346,7 +343,7 @@ func (w *Worker) unresolved(group *NextHopGroup) Verdict {
 
 // rewrite turns the frame into the one that leaves: TTL, MTU, MACs and tags,
 // and a virtio-net header that fits the new Ethernet header. It reports whether
-// there is something for fragment.
+// there is something to cut.
 func (w *Worker) rewrite(ps []packet) (long bool) {
 	for i := range ps {
 		p := &ps[i]
@@ -410,14 +407,20 @@ func decrementTTL(h *[minIPv4]byte) {
 }
 
 // enqueue puts the frame in line for its egress port. It leaves with the
-// batch; see Worker.transmit. It returns for how many that holds.
-func (w *Worker) enqueue(ps []packet) (queued int) {
+// batch; see Worker.transmit. If long is set there are some to cut. It returns how many are
+// in line as they are.
+func (w *Worker) enqueue(ps []packet, long bool) (queued int) {
 	opened := w.port.SecY != nil
 	var q *egressQueue
 	to := -1 // the port that q is of
 	for i := range ps {
 		p := &ps[i]
 		if p.verdict != proceed {
+			continue
+		}
+		if long && p.tooLong() {
+			w.hasten(p)
+			p.verdict = w.fragment(p)
 			continue
 		}
 		if out := p.out.Out.Port; out != to {

@@ -254,8 +254,8 @@ func (w *Worker) sendOwn(p packet) bool {
 	ps[0].generated = true
 	check(ps)
 	w.lookup(ps)
-	if w.rewrite(ps) {
-		w.fragment(ps)
+	if w.rewrite(ps) && ps[0].verdict == proceed {
+		ps[0].verdict = w.fragment(&ps[0])
 	}
 	if ps[0].verdict != proceed {
 		return false

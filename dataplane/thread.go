@@ -127,6 +127,7 @@ func (t *thread) stop(w *Worker) {
 	last := t.ports == 1
 	stopped := make(chan struct{})
 	t.order(func() {
+		w.drain() // or no verdict would tell of what waits
 		t.workers = slices.DeleteFunc(t.workers, func(other *Worker) bool { return other == w })
 		t.quit = last
 		close(stopped)
@@ -201,7 +202,7 @@ func (t *thread) takePrecedence() {
 func (t *thread) step() (frames int) {
 	for _, w := range t.workers {
 		n := w.step()
-		w.serveBFD(n)
+		w.serveBFD(n, w.more)
 		frames += n
 	}
 	t.noteDue()

@@ -31,6 +31,7 @@ type Worker struct {
 
 	batch     []port.Frame
 	bulk      bulk
+	more      bool                 // the last step has not emptied the port, as far as it knows
 	packets   [vector]packet       // of the batch at hand
 	own       [1]packet            // of our own, at hand
 	charges   [vector]charge       // of the packets
@@ -177,8 +178,9 @@ func (w *Worker) unwatch() {
 func (w *Worker) deadline() time.Duration { return w.mutedUntil }
 
 // step takes one batch through the pipeline, sends what is in line, and returns how
-// many frames it has taken, a whole batch if there may be more: 0 if there is nothing to do.
+// many frames it has taken; 1 if it has only sent, 0 if there was nothing to do.
 func (w *Worker) step() int {
+	w.more = false
 	if snap := w.engine.snap.Load(); snap != w.snap {
 		w.adopt(snap)
 	}
@@ -186,6 +188,7 @@ func (w *Worker) step() int {
 		w.readMail()
 	}
 	if w.mutedUntil != 0 && !w.unmute() {
+		w.drain()
 		return 0
 	}
 	room := w.room()
@@ -197,6 +200,7 @@ func (w *Worker) step() int {
 		w.mute()
 	}
 	if n == 0 && w.bulk.waiting == 0 { // then the keeper has no more, either
+		w.drain()
 		return 0
 	}
 	w.now = time.Since(w.engine.epoch)
@@ -217,9 +221,7 @@ func (w *Worker) step() int {
 	w.giveBack()
 	w.replies, w.pieces = w.replies[:0], w.pieces[:0]
 	w.publishCounters(uint64(n), uint64(bytes))
-	if n == len(room) || w.bulk.keeper != nil && w.bulk.keeper.More() {
-		return port.BatchSize
-	}
+	w.more = n == len(room) || w.bulk.keeper != nil && w.bulk.keeper.More()
 	return max(n, 1)
 }
 

@@ -142,8 +142,10 @@ func fillFrame(f *Frame, h *unix.Tpacket2Hdr, status uint32, stride int) {
 	}
 }
 
-// release returns the n oldest slots that were given out to the kernel.
+// release returns the n oldest slots that were given out to the kernel, all if there
+// are fewer.
 func (r *rxRing) release(n int) {
+	n = min(n, r.held)
 	r.held -= n
 	for ; n > 0; n-- {
 		status := &r.slots[r.next].Status

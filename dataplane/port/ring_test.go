@@ -56,6 +56,18 @@ func TestRingWrapsAround(t *testing.T) {
 	}
 }
 
+func TestRingGivesBackNoMoreThanIsOut(t *testing.T) {
+	r := fakeRing(3)
+	batch := make([]Frame, 3)
+	for i := range 6 {
+		deliver(r.slots[i%3], 60+i, 0, 0, 0)
+		if n := r.take(batch); n != 1 || batch[0].Len() != 60+i {
+			t.Fatalf("took %d frames, one of %d octets, want that of %d", n, batch[0].Len(), 60+i)
+		}
+		r.release(3)
+	}
+}
+
 func TestRingMetadata(t *testing.T) {
 	const valid, tpidValid = unix.TP_STATUS_VLAN_VALID, unix.TP_STATUS_VLAN_TPID_VALID
 	for _, c := range []struct {
