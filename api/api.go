@@ -9,7 +9,7 @@
 //	GET  /v1/macsec /v1/mka
 //	POST /v1/macsec/rotate[?port=NAME][&ckn=HEX][&sak=only]
 //	POST /v1/reload     read the configuration file again and apply it
-//	POST /v1/maintenance?state=InService|Draining|Drained
+//	POST /v1/maintenance?state=InService|Draining|Drained[&force=true]
 //	GET  /metrics       for Prometheus; also by TCP, see MetricsServer
 //
 // Every other answer is JSON; an error is {"error": "…"} with a status of 4xx or 5xx.
@@ -152,7 +152,7 @@ func handler(e *edge.Edge, reload func() ([]config.Change, error)) http.Handler 
 		if to != edge.InService && to != edge.Draining && to != edge.Drained {
 			return nil, fmt.Errorf("%w: state %q: want InService, Draining or Drained", errBadRequest, to)
 		}
-		if err := e.SetMaintenance(to); err != nil {
+		if err := e.SetMaintenance(to, r.URL.Query().Get("force") == "true"); err != nil {
 			return nil, err
 		}
 		return e.Device()
@@ -199,7 +199,7 @@ func statusOf(err error) int {
 		return http.StatusUnprocessableEntity
 	case errors.Is(err, errBadRequest):
 		return http.StatusBadRequest
-	case errors.Is(err, edge.ErrNotDraining):
+	case errors.Is(err, edge.ErrNotDraining), errors.Is(err, edge.ErrNoOther):
 		return http.StatusConflict
 	case errors.Is(err, edge.ErrNoVRF), errors.Is(err, edge.ErrNoPeering), errors.Is(err, edge.ErrNoMKA):
 		return http.StatusNotFound

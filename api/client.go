@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"msee/edge"
@@ -96,8 +97,9 @@ func (c *Client) RotateMACsec(port, ckn string, sakOnly bool) (v []edge.Rotation
 func (c *Client) Meters() (v []edge.MeterStatus, err error) {
 	return v, c.call(http.MethodGet, "meters", &v)
 }
-func (c *Client) SetMaintenance(to edge.Maintenance) (v edge.DeviceStatus, err error) {
-	return v, c.call(http.MethodPost, "maintenance?state="+url.QueryEscape(string(to)), &v)
+func (c *Client) SetMaintenance(to edge.Maintenance, force bool) (v edge.DeviceStatus, err error) {
+	q := url.Values{"state": {string(to)}, "force": {strconv.FormatBool(force)}}
+	return v, c.call(http.MethodPost, "maintenance?"+q.Encode(), &v)
 }
 func (c *Client) Reload() (v ReloadResult, err error) {
 	return v, c.call(http.MethodPost, "reload", &v)

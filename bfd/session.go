@@ -125,6 +125,9 @@ func (s *Session) State() (State, Diag) { return s.state, s.diag }
 // RemoteState returns the state that the peer has told last.
 func (s *Session) RemoteState() State { return s.remoteState }
 
+// Heard reports whether it has told any within the detection time.
+func (s *Session) Heard() bool { return s.remoteDiscr != 0 }
+
 // Config returns what the session was told last.
 func (s *Session) Config() Config { return s.cfg }
 

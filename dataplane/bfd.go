@@ -58,8 +58,12 @@ type BFDReport struct {
 	// LeftByAdmin says that it was so when the session last left Up, which control
 	// may hear of only when the peer is up to something else.
 	LeftByAdmin bool
-	Downs       uint32 // how often it has left Up
-	Ups         uint32
+	// Peer is the state that the peer has told last, also to a session that is
+	// disabled here, and Heard whether it has told any of late.
+	Peer  bfd.State
+	Heard bool
+	Downs uint32 // how often it has left Up
+	Ups   uint32
 }
 
 // NewBFDSession completes a session that is new.
@@ -80,16 +84,19 @@ func (s *BFDSession) Change(cfg bfd.Config, strict bool) *BFDSession {
 func (s *BFDSession) Report() BFDReport {
 	w := s.word.Load()
 	return BFDReport{State: bfd.State(w & 3), PeerAdminDown: w&4 != 0, Diag: bfd.Diag(w >> 3 & 31),
-		Downs: uint32(w >> 8 & 0x7ffffff), LeftByAdmin: w>>35&1 != 0, Ups: uint32(w >> 36)}
+		Downs: uint32(w >> 8 & 0x7ffffff), LeftByAdmin: w>>35&1 != 0, Heard: w>>36&1 != 0, Peer: bfd.State(w >> 37 & 3), Ups: uint32(w >> 39)}
 }
 
 func (r *bfdReport) store(s BFDReport) {
-	w := uint64(s.State) | uint64(s.Diag&31)<<3 | uint64(s.Downs&0x7ffffff)<<8 | uint64(s.Ups&0xfffffff)<<36
+	w := uint64(s.State) | uint64(s.Diag&31)<<3 | uint64(s.Downs&0x7ffffff)<<8 | uint64(s.Peer)<<37 | uint64(s.Ups&0x1ffffff)<<39
 	if s.PeerAdminDown {
 		w |= 4
 	}
 	if s.LeftByAdmin {
 		w |= 1 << 35
+	}
+	if s.Heard {
+		w |= 1 << 36
 	}
 	r.word.Store(w)
 }
@@ -361,8 +368,9 @@ func (t *bfdTable) arm(now time.Duration) {
 func (t *bfdTable) outcome(w *Worker, s *bfdSession) {
 	state, diag := s.machine.State()
 	byAdmin := state == bfd.AdminDown || state != bfd.Up && s.machine.RemoteState() == bfd.AdminDown
+	peer, heard := s.machine.RemoteState(), s.machine.Heard()
 	was := s.report
-	if s.told && was.State == state && was.Diag == diag && was.PeerAdminDown == byAdmin || s.ends != 0 {
+	if s.told && was.State == state && was.Diag == diag && was.PeerAdminDown == byAdmin && was.Peer == peer && was.Heard == heard || s.ends != 0 {
 		return
 	}
 	switch {
@@ -376,6 +384,7 @@ func (t *bfdTable) outcome(w *Worker, s *bfdSession) {
 		s.Adjacency.SetDown(DownBFD, true)
 	}
 	s.report.State, s.report.Diag, s.report.PeerAdminDown, s.told = state, diag, byAdmin, true
+	s.report.Peer, s.report.Heard = peer, heard
 	if was.State == bfd.Up && state != bfd.Up {
 		s.report.Downs++
 		s.report.LeftByAdmin = byAdmin

@@ -26,16 +26,22 @@ const holdMaintenance = "maintenance"
 // ErrNotDraining is returned for the second step before the first.
 var ErrNotDraining = errors.New("the device is in service; drain it first")
 
+// ErrNoOther is returned for the steps out of service of a gateway's last instance.
+var ErrNoOther = errors.New("the other instance is not in service; nothing would forward")
+
 // SetMaintenance takes the device to a step of its maintenance; a step that it
 // is at already does nothing. Drained must follow Draining: its caller waits
-// until the traffic is gone.
-func (e *Edge) SetMaintenance(to Maintenance) (err error) {
+// until the traffic is gone. A gateway's last instance goes only by force.
+func (e *Edge) SetMaintenance(to Maintenance, force bool) (err error) {
 	stopped := e.do(func() {
 		switch {
 		case to == e.maintenance, to == Draining && e.maintenance == Drained: // it is further: no session comes back
 			return
 		case to == Drained && e.maintenance == InService:
 			err = ErrNotDraining
+			return
+		case to != InService && !force && !e.otherServes():
+			err = ErrNoOther
 			return
 		}
 		e.log.Info("maintenance", "state", to, "was", e.maintenance)

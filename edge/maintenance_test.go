@@ -18,12 +18,12 @@ func TestDrainAgain(t *testing.T) {
 			}
 		}
 	}()
-	if err := b.SetMaintenance(Drained); err == nil {
+	if err := b.SetMaintenance(Drained, false); err == nil {
 		t.Error("drained at one step")
 	}
 	for _, step := range []struct{ to, is Maintenance }{
 		{Draining, Draining}, {Drained, Drained}, {Draining, Drained}, {Drained, Drained}, {InService, InService}, {Draining, Draining}, {InService, InService}} {
-		if err := b.SetMaintenance(step.to); err != nil || b.maintenance != step.is {
+		if err := b.SetMaintenance(step.to, false); err != nil || b.maintenance != step.is {
 			t.Errorf("to %s: is %s, %v; want %s", step.to, b.maintenance, err, step.is)
 		}
 	}

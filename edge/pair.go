@@ -16,10 +16,12 @@ import (
 // The two instances of a gateway stand in each subnet of their VNet, each with an
 // address of its own that hosts have as next hop. They watch each other by BFD
 // there, and while one is dead, drained, or without a way to any MSEE, the other
-// answers for its address too:
+// answers for its address too. Where neither has a way to an MSEE both keep what they
+// have: they are the routers between the VNet's subnets.
 //
 //	ready     an instance begins when it has heard what the MSEEs know. Before, it
-//	          neither announces the VNet nor speaks in it, so as to attract nothing
+//	          does not announce the VNet, and in it has no address that the other
+//	          answers for, so as to attract nothing
 //	watch     BFD between link-local addresses, which are nobody's next hop. An
 //	          instance that wants its address taken over says AdminDown
 //	decide    who has which address: pairView → pairDecision, pure
@@ -52,7 +54,7 @@ type pairView struct {
 type pairDecision struct {
 	// ready instances announce the VNet to the MSEEs.
 	ready bool
-	// own: the instance has its own addresses.
+	// own: the instance has its own addresses, whatever the other says.
 	own bool
 	// speaks: BFD says so to the other. Not while it should take over.
 	speaks bool
@@ -71,11 +73,34 @@ func takes(speaks, up, heard bool, spoken time.Duration) bool {
 	return speaks && !up && (heard || spoken >= pairWait)
 }
 
+// keepsOwn reports whether an instance that is not ready, and so says AdminDown, has
+// its own addresses in a subnet nevertheless, where it has had them or not. It does
+// unless the other answers for them: without one that is ready, the VNet needs both.
+func keepsOwn(m Maintenance, has bool, other dataplane.BFDReport, silent time.Duration) bool {
+	switch {
+	case m == Drained:
+		return false
+	case !other.Heard:
+		return has || silent >= pairWait
+	case other.Peer == bfd.AdminDown: // no more ready than we are, or drained
+		return true
+	case other.Peer == bfd.Up: // it has not heard yet that we say AdminDown
+		return has
+	default: // it has, and takes over
+		return false
+	}
+}
+
+// keepsTaken is the same of the other's addresses: those that it had taken, and those
+// of one that is silent for so long.
+func keepsTaken(m Maintenance, own, taken bool, other dataplane.BFDReport, silent time.Duration) bool {
+	return m == InService && own && (taken || !other.Heard && silent >= pairWait)
+}
+
 // pair is a gateway instance's part in the pair.
 type pair struct {
 	pairDecision
 	firstTold time.Time // zero while ready, or while no session has told
-	spoke     time.Time // since when it speaks
 }
 
 // pairLink is one subnet's. It stays with its subinterface.
@@ -85,8 +110,10 @@ type pairLink struct {
 	session   *dataplane.BFDSession
 	made      config.BFD // what session was made of
 	enabled   bool
-	heard     bool // session was up since we speak
+	spoke     time.Time // since when we speak there
+	heard     bool      // session was up since then
 	up        bool
+	silent    time.Time // since when nothing is heard; zero: something is
 	taken     bool
 	own       bool                    // the TAP has our addresses
 	left      int                     // announcements of our own addresses to come
@@ -145,34 +172,37 @@ func (s *session) tellsAll(now time.Time) bool {
 	}
 }
 
-// reviewPair decides anew, and brings about what follows.
+// reviewPair decides anew, and brings about what follows. Without links too it is
+// known whether we are ready: a reload may bring some.
 func (e *Edge) reviewPair(now time.Time) {
-	links := e.pairLinks()
-	if len(links) == 0 {
-		e.pair = pair{}
+	if e.device.Kind != config.KindGateway {
 		return
 	}
-	was, view := e.pair.pairDecision, e.pairView(now)
-	e.pair.pairDecision = view.decide()
-	d := e.pair.pairDecision
+	was := e.pair.pairDecision
+	e.pair.pairDecision = e.pairView(now).decide()
+	d, links := e.pair.pairDecision, e.pairLinks()
+	if len(links) == 0 {
+		return
+	}
 	if d != was {
 		e.log.Info("gateway pair", "ready", d.ready, "own", d.own, "speaks", d.speaks)
 	}
-	if d.speaks && !was.speaks {
-		e.pair.spoke = now
-	}
+	changed := d != was
 	for _, l := range links {
-		e.watchPair(l, d.speaks)
-		e.setOwn(l, d.own)
+		e.watchPair(l, d.speaks, now)
+		own := d.own || !d.ready && keepsOwn(e.maintenance, l.own, l.session.Report(), l.silence(now))
+		changed = changed || own != l.own
+		e.setOwn(l, own)
 	}
-	if d != was {
+	if changed {
 		e.publish() // before anybody hears of it, and sends
 	}
 	for _, l := range links {
 		if l.left == ownAnnounced {
 			e.announceOwn(l)
 		}
-		e.setTaken(l, takes(d.speaks, l.up, l.heard, now.Sub(e.pair.spoke)))
+		e.setTaken(l, takes(d.speaks, l.up, l.heard, now.Sub(l.spoke)) ||
+			!d.ready && keepsTaken(e.maintenance, l.own, l.taken, l.session.Report(), l.silence(now)))
 	}
 	if d.ready != was.ready {
 		for _, v := range e.vrfs {
@@ -184,10 +214,18 @@ func (e *Edge) reviewPair(now time.Time) {
 	}
 }
 
+// silence is how long nothing is heard of the other.
+func (l *pairLink) silence(now time.Time) time.Duration {
+	if l.silent.IsZero() {
+		return 0
+	}
+	return now.Sub(l.silent)
+}
+
 func (e *Edge) pairView(now time.Time) pairView {
 	v := pairView{maintenance: e.maintenance, ready: e.pair.ready}
 	for _, s := range e.sessions {
-		if s.cfg.Side != config.SideCore {
+		if s.cfg.Side != config.SideCore || !s.cfg.Enabled {
 			continue
 		}
 		if v.all++; s.tellsAll(now) {
@@ -206,7 +244,7 @@ func (e *Edge) pairView(now time.Time) pairView {
 
 // watchPair gives a link the BFD session that its configuration wants, and notes
 // how that is.
-func (e *Edge) watchPair(l *pairLink, speaks bool) {
+func (e *Edge) watchPair(l *pairLink, speaks bool, now time.Time) {
 	s := l.hop.sub
 	cfg, want := bfdConfig(s.cfg.Pair.BFD, speaks), s.cfg.Pair
 	a := s.vrf.fwd.adjacency(l.hop)
@@ -226,13 +264,20 @@ func (e *Edge) watchPair(l *pairLink, speaks bool) {
 	}
 	if !speaks {
 		l.heard = false
+	} else if !l.enabled {
+		l.spoke = now
 	}
 	l.made, l.enabled = want.BFD, speaks
-	was := l.up
-	l.up = l.session.Report().State == bfd.Up
+	was, r := l.up, l.session.Report()
+	l.up = r.State == bfd.Up
+	if r.Heard {
+		l.silent = time.Time{}
+	} else if l.silent.IsZero() {
+		l.silent = now
+	}
 	l.heard = l.heard || speaks && l.up
 	if l.up != was {
-		e.log.Info("BFD with the gateway's other instance", "interface", s.cfg.Name, "up", l.up, "diagnostic", l.session.Report().Diag)
+		e.log.Info("BFD with the gateway's other instance", "interface", s.cfg.Name, "up", l.up, "diagnostic", r.Diag)
 	}
 	if l.up && !was { // it has answered for our addresses until now
 		l.left = ownAnnounced
@@ -348,6 +393,22 @@ func (h hop) silent(m Maintenance) bool {
 	return l != nil && h != l.hop && (!l.own || m != InService)
 }
 
+// serves reports whether the other instance, by what BFD tells, would forward without us.
+func serves(weSpeak bool, r dataplane.BFDReport) bool {
+	if weSpeak {
+		return r.State == bfd.Up
+	}
+	return r.Heard && r.Peer != bfd.AdminDown
+}
+
+// otherServes reports whether the other instance is in service in all subnets, as
+// far as anybody watches it.
+func (e *Edge) otherServes() bool {
+	return !slices.ContainsFunc(e.pairLinks(), func(l *pairLink) bool {
+		return l.session == nil || !serves(l.enabled, l.session.Report())
+	})
+}
+
 // tickPair announces again what some host may have missed.
 func (e *Edge) tickPair() {
 	for _, l := range e.pairLinks() {
@@ -361,7 +422,7 @@ func (e *Edge) tickPair() {
 // leavePair has the other take over, as the device stops; it forwards for a while yet.
 func (e *Edge) leavePair() {
 	for _, l := range e.pairLinks() {
-		e.watchPair(l, false)
+		e.watchPair(l, false, time.Now())
 	}
 	e.setBFD()
 }

@@ -3,6 +3,10 @@ package edge
 import (
 	"testing"
 	"time"
+
+	"msee/bfd"
+	"msee/config"
+	"msee/dataplane"
 )
 
 // TestPairDecides has every kind of view of an instance, and what follows.
@@ -50,6 +54,86 @@ func TestPairTakes(t *testing.T) {
 	}
 }
 
+// TestPairWithoutMSEEs: an instance that is not ready has its own addresses unless
+// the other, which is, has told that it answers for them.
+func TestPairWithoutMSEEs(t *testing.T) {
+	quiet, ready := dataplane.BFDReport{Heard: true, Peer: bfd.AdminDown}, dataplane.BFDReport{Heard: true, Peer: bfd.Down}
+	unaware, dead := dataplane.BFDReport{Heard: true, Peer: bfd.Up}, dataplane.BFDReport{Peer: bfd.Down}
+	for _, c := range []struct {
+		name       string
+		m          Maintenance
+		has, taken bool
+		other      dataplane.BFDReport
+		silent     time.Duration
+		own, takes bool
+	}{
+		{"neither has an MSEE left", InService, true, false, quiet, 0, true, false},
+		{"the same, the other's taken before", InService, true, true, quiet, 0, true, true},
+		{"both begin", InService, false, false, quiet, 0, true, false},
+		{"the other takes over", InService, true, false, ready, 0, false, false},
+		{"the other took us over, and comes up", InService, false, false, dataplane.BFDReport{Heard: true, Peer: bfd.Init}, 0, false, false},
+		{"the other has not heard yet", InService, true, false, unaware, 0, true, false},
+		{"begins, the other takes us for what we were", InService, false, false, unaware, 0, false, false},
+		{"the other died just now", InService, true, false, dead, pairWait - 1, true, false},
+		{"the other died just now, which has our addresses", InService, false, false, dead, pairWait - 1, false, false},
+		{"the other is dead", InService, false, false, dead, pairWait, true, true},
+		{"the other is drained", InService, true, true, quiet, 0, true, true},
+		{"draining", Draining, true, false, quiet, 0, true, false},
+		{"draining, the other dead", Draining, true, false, dead, pairWait, true, false},
+		{"drained", Drained, false, false, dead, pairWait, false, false},
+	} {
+		own := keepsOwn(c.m, c.has, c.other, c.silent)
+		if takes := keepsTaken(c.m, own, c.taken, c.other, c.silent); own != c.own || takes != c.takes {
+			t.Errorf("%s: own %v, takes %v; want %v, %v", c.name, own, takes, c.own, c.takes)
+		}
+	}
+}
+
+// TestPairReadyWithoutLinks: what an instance has heard of its MSEEs counts also
+// while there is no pair, and those of its sessions that are disabled never do.
+func TestPairReadyWithoutLinks(t *testing.T) {
+	b := newBench(t)
+	b.device.Kind, b.maintenance = config.KindGateway, InService
+	now := time.Now()
+	for name, s := range b.sessions {
+		s.cfg.Side, s.cfg.Enabled = config.SideCore, name != "ce"
+		s.told, s.sweepAt = name != "ce" && name != "gw0", now.Add(staleFor)
+	}
+	for _, step := range []struct {
+		after time.Duration // gw0 is configured, and is not there
+		ready bool
+	}{{0, false}, {pairWait - 1, false}, {pairWait, true}, {2 * pairWait, true}} {
+		if b.reviewPair(now.Add(step.after)); b.pair.ready != step.ready {
+			t.Errorf("after %v: ready %v", step.after, b.pair.ready)
+		}
+	}
+	b.pair = pair{}
+	b.sessions["gw0"].cfg.Enabled = false
+	if b.reviewPair(now); !b.pair.ready {
+		t.Error("not ready though all sessions that are enabled have told")
+	}
+}
+
+// TestPairServes: the last instance of a gateway is not drained by mistake.
+func TestPairServes(t *testing.T) {
+	for _, c := range []struct {
+		speaks bool
+		r      dataplane.BFDReport
+		want   bool
+	}{
+		{true, dataplane.BFDReport{State: bfd.Up, Peer: bfd.Up, Heard: true}, true},
+		{true, dataplane.BFDReport{State: bfd.Down, Peer: bfd.AdminDown, Heard: true}, false}, // drained
+		{true, dataplane.BFDReport{State: bfd.Down, Peer: bfd.Down}, false},                   // dead
+		{false, dataplane.BFDReport{State: bfd.AdminDown, Peer: bfd.Down, Heard: true}, true}, // has taken over
+		{false, dataplane.BFDReport{State: bfd.AdminDown, Peer: bfd.AdminDown, Heard: true}, false},
+		{false, dataplane.BFDReport{State: bfd.AdminDown, Peer: bfd.Down}, false},
+	} {
+		if got := serves(c.speaks, c.r); got != c.want {
+			t.Errorf("we speak %v, %+v: serves %v", c.speaks, c.r, got)
+		}
+	}
+}
+
 // TestPairNeverLeavesAnAddressAlone: in every pair of views of two live instances,
 // of which one is in service and ready, each address is answered for, whether
 // BFD between them works or not. It is what makes a lost BFD harmless.
@@ -60,7 +144,9 @@ func TestPairNeverLeavesAnAddressAlone(t *testing.T) {
 			other := pairView{maintenance: m, ready: told > 0, told: told, all: 4}.decide()
 			for _, bfdWorks := range []bool{false, true} {
 				up := bfdWorks && other.speaks && us.speaks
-				theirs := other.own || takes(us.speaks, up, true, 0)
+				// Not ready, it has heard from us, if at all, that we take over.
+				otherOwn := other.own || !other.ready && keepsOwn(m, true, dataplane.BFDReport{Heard: bfdWorks, Peer: bfd.Down}, 0)
+				theirs := otherOwn || takes(us.speaks, up, true, 0)
 				ours := us.own
 				if !theirs || !ours {
 					t.Errorf("other %v with %d told, BFD works %v: own address %v, the other's %v", m, told, bfdWorks, ours, theirs)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,28 +19,38 @@ const quietFrames = 10
 func drainCommand() *cobra.Command {
 	var device string
 	var wait time.Duration
+	var force bool
 	c := &cobra.Command{Use: "drain", Short: "Take a device out of service: longer paths, wait until its traffic is gone, sessions down",
 		Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 			c, err := oneDevice(device)
 			if err != nil {
 				return err
 			}
-			if _, err := c.SetMaintenance(edge.Draining); err != nil {
-				return err
+			if _, err := c.SetMaintenance(edge.Draining, force); err != nil {
+				return hintForce(err)
 			}
 			fmt.Printf("%s: draining: its AS stands eight times more in front of every path\n", c.Instance)
 			if err := awaitQuiet(c, wait); err != nil {
 				return err
 			}
-			if _, err := c.SetMaintenance(edge.Drained); err != nil {
-				return err
+			if _, err := c.SetMaintenance(edge.Drained, force); err != nil {
+				return hintForce(err)
 			}
 			fmt.Printf("%s: drained: its sessions are down; msee undrain -d %s brings it back\n", c.Instance, c.Instance)
 			return nil
 		}}
 	c.Flags().StringVarP(&device, "device", "d", "", "instance, or its last part; needed if several run")
 	c.Flags().DurationVar(&wait, "wait", 30*time.Second, "how long traffic may take to go; sessions stay up if it does not")
+	c.Flags().BoolVar(&force, "force", false, "also a gateway's instance whose other one is not in service")
 	return c
+}
+
+// hintForce says of a refusal what else may be done.
+func hintForce(err error) error {
+	if strings.Contains(err.Error(), edge.ErrNoOther.Error()) {
+		return fmt.Errorf("%w; --force drains anyway", err)
+	}
+	return err
 }
 
 func undrainCommand() *cobra.Command {
@@ -50,7 +61,7 @@ func undrainCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err = c.SetMaintenance(edge.InService); err == nil {
+			if _, err = c.SetMaintenance(edge.InService, false); err == nil {
 				fmt.Printf("%s: in service\n", c.Instance)
 			}
 			return err
