@@ -15,7 +15,7 @@ type GatewayLimits struct {
 	PacketsPerSecond int
 	Flows            int
 	// FlowIdle is how long a flow is remembered that has no packets. Azure does not
-	// say; for connections it names four minutes elsewhere.
+	// say; the default is ours.
 	FlowIdle time.Duration
 }
 

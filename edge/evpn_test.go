@@ -127,6 +127,23 @@ func TestToldStations(t *testing.T) {
 	}
 }
 
+// TestToldVTEPs: a told end of a tunnel is one if it is another's on the underlay's subnet.
+func TestToldVTEPs(t *testing.T) {
+	e := newOverlayEdge(t)
+	s := e.vrfs["er1-private"].subs["core.er1-private"]
+	for _, vtep := range []string{"172.16.0.4", "172.16.0.0", "172.16.0.255", "172.16.1.20", "2001:db8::20", "172.16.0.20"} {
+		flood := toldOf("172.16.0.20", vtep, 0, 0)
+		flood.Type, flood.MAC, flood.Attrs.NextHop, flood.Attrs.Flood = evpn.TypeMulticast, evpn.MAC{}, netip.MustParseAddr(vtep), testVNI
+		e.tell("h20", flood)
+	}
+	if all, _ := e.overlay.table.VTEPs(testVNI); len(all) != 6 {
+		t.Errorf("told of %v", all)
+	}
+	if len(s.tunnel.via) != 1 || s.tunnel.via[0].addr != netip.MustParseAddr("172.16.0.20") || s.dp.Tunnel.VTEP(netip.MustParseAddr("172.16.0.4")) != nil {
+		t.Errorf("tunnels to %v", s.tunnel.via)
+	}
+}
+
 func TestRouteDistinguisherNumbers(t *testing.T) {
 	o := newOverlay(12076)
 	var got []uint16

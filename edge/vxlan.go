@@ -58,8 +58,8 @@ func (e *Edge) setVTEPs(s *subinterface) {
 	was := s.tunnel.via
 	s.tunnel.via = nil
 	for _, addr := range union(s.cfg.VXLAN.Remote, all) {
-		if !subnetOf(on.cfg.Addresses, addr) || slices.Contains(s.cfg.VXLAN.Local, addr) {
-			continue // told, and beyond a router, or our own
+		if !remoteEnd(on.cfg.Addresses, addr) {
+			continue // told
 		}
 		h := hop{sub: on, addr: addr}
 		a := underlay.fwd.adjacency(h)
@@ -73,13 +73,24 @@ func (e *Edge) setVTEPs(s *subinterface) {
 			v = dataplane.NewVTEP(s.localVTEP(addr), addr, s.cfg.VXLAN.VNI, a.Adjacency)
 		}
 		vteps = append(vteps, v)
-		if slices.Contains(flood, addr) || slices.Contains(s.cfg.VXLAN.Remote, addr) {
+		if _, told := slices.BinarySearchFunc(flood, addr, netip.Addr.Compare); told || slices.Contains(s.cfg.VXLAN.Remote, addr) {
 			flooded = append(flooded, v)
 		}
 	}
 	leave(was)
 	s.dp.Tunnel.SetVTEPs(vteps, flooded)
 	s.place()
+}
+
+// remoteEnd reports whether an address can be another's end of a tunnel on an underlay of
+// these: not one beyond a router, nor our own, nor one that means all of an IPv4 subnet.
+func remoteEnd(addresses []netip.Prefix, a netip.Addr) bool {
+	i := slices.IndexFunc(addresses, func(p netip.Prefix) bool { return p.Contains(a) })
+	if i < 0 || addresses[i].Addr() == a {
+		return false
+	}
+	p := addresses[i]
+	return a.Is6() || p.Bits() >= 31 || a != p.Masked().Addr() && p.Contains(a.Next())
 }
 
 // union returns what is in a or b, sorted.

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -89,7 +90,7 @@ func TestWriteComparison(t *testing.T) {
 		{SKU: "ErGw3AZ", Bypass: true, FastPath: "hit: host 10.0.0.9 on core.200", Gbps: 6.5, P50: 0.05, P99: 0.125},
 	}
 	var out strings.Builder
-	if err := WriteComparison(&out, c, rows); err != nil {
+	if err := WriteComparison(&out, c, rows, "machine busy"); err != nil {
 		t.Fatal(err)
 	}
 	const want = `
@@ -97,12 +98,50 @@ ONPREM → 10.0.0.1 BY ITS GATEWAY AND PAST IT
   gateway  bypass  TCP Gb/s  ping p50 ms  p99 ms  packets at gateway  FastPath
   ErGw1AZ  on      0.70      0.100        2.000   5                   miss: gateway SKU ErGw1AZ
   ErGw3AZ  on      6.50      0.050        0.125   0                   hit: host 10.0.0.9 on core.200
+  machine busy
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", &out, want)
 	}
 	out.Reset()
-	if err := WriteComparisonJSON(&out, "x", nil); err != nil || !strings.Contains(out.String(), `"comparison": []`) {
+	if err := WriteComparisonJSON(&out, "x", nil, ""); err != nil || !strings.Contains(out.String(), `"comparison": []`) || strings.Contains(out.String(), "doubt") {
 		t.Errorf("JSON of nothing: %s, %v", &out, err)
+	}
+}
+
+func TestMeasuredTake(t *testing.T) {
+	var best Measured
+	for _, m := range []Measured{
+		{SKU: "a", Gbps: 2, P50: 3, P99: 9, GatewayPackets: 1},
+		{SKU: "a", Gbps: 5, P50: 4, P99: 7, GatewayPackets: 1},
+		{SKU: "a", FastPath: "hit", Gbps: 1, P50: 5, P99: 8, GatewayPackets: 1},
+	} {
+		best.take(m)
+	}
+	if want := (Measured{SKU: "a", FastPath: "hit", Gbps: 5, P50: 3, P99: 7, GatewayPackets: 3}); best != want {
+		t.Errorf("%+v, want %+v", best, want)
+	}
+}
+
+// TestDoubt: a busy machine is named by its load, or by what cannot be.
+func TestDoubt(t *testing.T) {
+	row := func(sku, fastPath string, gbps float64) Measured {
+		return Measured{SKU: sku, Bypass: fastPath != "", FastPath: cmp.Or(fastPath, "miss: off"), Gbps: gbps}
+	}
+	off, on, slow := row("x", "", 5), row("x", "hit: host", 6), row("x", "hit: host", 4.9)
+	for name, c := range map[string]struct {
+		load float64
+		rows []Measured
+		want string
+	}{
+		"quiet":               {2, []Measured{off, on}, ""},
+		"load":                {2.1, []Measured{off, on}, "machine busy, measure again: load 2.1 on 2 CPUs"},
+		"on below off":        {0, []Measured{off, slow}, "machine busy, measure again: x is faster without FastPath"},
+		"of different ones":   {0, []Measured{row("y", "", 9), slow}, ""},
+		"FastPath is refused": {0, []Measured{off, row("x", "miss: SKU", 4)}, ""},
+	} {
+		if got := doubtOf(c.rows, c.load, 2); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
 	}
 }

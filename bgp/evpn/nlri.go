@@ -117,6 +117,12 @@ func isHost(a netip.Addr) bool {
 	return !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && !a.Is4In6() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
+// IsVTEP reports whether the end of a tunnel can have that address: a host's, and not
+// one of a link alone or of this machine.
+func IsVTEP(a netip.Addr) bool {
+	return a.IsGlobalUnicast() && !a.Is4In6()
+}
+
 // parseMulticast decodes RFC 7432 §7.3: RD, tag, the originator's address.
 func parseMulticast(b []byte) (r Route, err error) {
 	const ip = rdLen + tagLen

@@ -21,8 +21,13 @@ type Table struct {
 // told is what one session has told.
 type told struct {
 	routes  map[Key]*Entry
-	refused int // announcements above the bound since the session began
+	refused int // announcements above a bound since the session began
 }
+
+// mostAlike bounds what one session tells of one station, address or prefix of a
+// network: a station's addresses, and the same with other distinguishers and tags.
+// Their order is kept by moving what is behind a new one.
+const mostAlike = 512
 
 // Entry is a route of a session's. Only the table changes it.
 type Entry struct {
@@ -89,23 +94,32 @@ func NewTable(as uint32, most int) *Table {
 func (t *Table) SetNetworks(networks []Network) (c Changes) {
 	was := t.networks
 	t.networks = map[uint32]*network{}
+	var others []Network
 	for _, x := range networks {
 		old := was[x.VNI]
 		if old != nil && slices.Equal(old.Import, x.Import) && (old.Import == nil) == (x.Import == nil) {
 			t.networks[x.VNI] = old
-			continue
+		} else {
+			others = append(others, x)
 		}
+	}
+	for _, x := range others {
 		n := &network{Network: x, stations: map[MAC]ranked{}, hosts: map[netip.Addr]ranked{},
 			prefixes: map[netip.Prefix]ranked{}, vteps: map[netip.Addr]int{}, floods: map[netip.Addr]int{}}
-		t.networks[x.VNI] = n
 		for _, s := range t.sessions {
-			for _, e := range s.routes {
-				if t.imports(n, e) {
+			for k, e := range s.routes {
+				switch {
+				case !t.imports(n, e):
+				case n.crowded(e):
+					s.refused++
+					t.set(s, k, nil, &c)
+				default:
 					n.add(e, &c)
 				}
 			}
 		}
-		if old != nil {
+		t.networks[x.VNI] = n
+		if old := was[x.VNI]; old != nil {
 			old.nameAll(&c)
 		}
 	}
@@ -126,8 +140,8 @@ func (n *network) nameAll(c *Changes) {
 	c.VTEPs = append(c.VTEPs, n.VNI)
 }
 
-// Update takes what a session tells. Routes above the bound are refused, see
-// [Table.Told].
+// Update takes what a session tells. Routes above a bound are refused, see
+// [Table.Told]; what one was to replace is gone.
 func (t *Table) Update(u Update) (c Changes) {
 	s := t.sessions[u.Session]
 	if s == nil {
@@ -153,20 +167,29 @@ func (t *Table) Update(u Update) (c Changes) {
 
 // set replaces a session's route, nil for none.
 func (t *Table) set(s *told, k Key, e *Entry, c *Changes) {
-	old := s.routes[k]
-	for _, n := range t.networks {
-		if old != nil && t.imports(n, old) {
-			n.remove(old, c)
+	if old := s.routes[k]; old != nil {
+		for _, n := range t.networks {
+			if t.imports(n, old) {
+				n.remove(old, c)
+			}
 		}
-		if e != nil && t.imports(n, e) {
+		delete(s.routes, k)
+	}
+	if e == nil {
+		return
+	}
+	for _, n := range t.networks {
+		if t.imports(n, e) && n.crowded(e) {
+			s.refused++
+			return
+		}
+	}
+	for _, n := range t.networks {
+		if t.imports(n, e) {
 			n.add(e, c)
 		}
 	}
-	if e != nil {
-		s.routes[k] = e
-	} else {
-		delete(s.routes, k)
-	}
+	s.routes[k] = e
 }
 
 // Stale marks what a session has told, or all have if it is "", as from before a
@@ -205,8 +228,8 @@ func (t *Table) Drop(session string) (c Changes) {
 	return c
 }
 
-// Told returns how many routes of a session are kept, and how many announcements
-// were refused as too many.
+// Told returns how many routes of a session are kept, and how many were refused as too
+// many, of all or alike.
 func (t *Table) Told(session string) (kept, refused int) {
 	if s := t.sessions[session]; s != nil {
 		return len(s.routes), s.refused
@@ -309,6 +332,16 @@ func (r *Route) Destination(vni uint32) MAC {
 	return r.MAC
 }
 
+// crowded reports whether a network has as much as it takes from e's session of what e
+// is about.
+func (n *network) crowded(e *Entry) bool {
+	if e.Type == TypePrefix {
+		return n.prefixes[e.Prefix].crowded(e.Session)
+	}
+	return e.Type == TypeMACIP && (e.VNI == n.VNI && n.stations[e.MAC].crowded(e.Session) ||
+		e.Prefix.IsValid() && n.hosts[e.Prefix.Addr()].crowded(e.Session))
+}
+
 func (n *network) add(e *Entry, c *Changes) {
 	n.change(e, c, ranked.with, 1)
 }
@@ -371,14 +404,28 @@ func (l ranked) with(e *Entry) ranked {
 }
 
 func (l ranked) without(e *Entry) ranked {
-	if i := slices.Index(l, e); i >= 0 {
+	if i, found := slices.BinarySearchFunc(l, e, better); found {
 		l = slices.Delete(l, i, i+1)
 	}
 	return l
 }
 
+func (l ranked) crowded(session string) bool {
+	if len(l) < mostAlike {
+		return false
+	}
+	n := 0
+	for _, e := range l {
+		if e.Session == session {
+			n++
+		}
+	}
+	return n >= mostAlike
+}
+
 // better is negative if a is: a station that is not to move, then the latest move,
-// then the lowest address (RFC 7432 §15.1); the rest is for a definite order.
+// then the lowest address (RFC 7432 §15.1); the rest is for a definite order, in which no
+// two routes of a station, address or prefix are equal.
 func better(a, b *Entry) int {
 	x, y := &a.Attrs.Extended, &b.Attrs.Extended
 	if x.Sticky != y.Sticky {

@@ -239,6 +239,89 @@ func TestLimit(t *testing.T) {
 	}
 }
 
+// TestMostAlike bounds what a session tells of one station, address or prefix, by
+// whatever distinguishers, while others and other networks have their own.
+func TestMostAlike(t *testing.T) {
+	alike := map[string]func(i int) Route{
+		"a station's addresses": func(i int) Route { return macIP(11, 5, fmt.Sprintf("10.10.%d.%d", i>>8, i&255), 0) },
+		"an address's stations": func(i int) Route { return macIP(11, i, "10.10.0.5", 0) },
+		"an address's distinguishers": func(i int) Route {
+			r := macIP(11, 5, "10.10.0.5", 0)
+			r.RD = NewRD(vtep(11), uint16(i))
+			return r
+		},
+		"a routed address": func(i int) Route {
+			r := macIP(11, i, "10.10.0.5", 0)
+			r.VNI, r.Routed, r.Attrs.Extended.RouterMAC = 7000, vnet, station(99)
+			return r
+		},
+		"a prefix's tags and distinguishers": func(i int) Route {
+			r := Route{Key: Key{Type: TypePrefix, RD: NewRD(vtep(11), uint16(i>>1)), Prefix: netip.MustParsePrefix("10.20.0.0/16")}, VNI: uint32(i),
+				Gateway: vtep(9), Attrs: macIP(11, 5, "", 0).Attrs}
+			r.Tag = vnet * uint32(i&1)
+			return r
+		},
+	}
+	for name, route := range alike {
+		table := NewTable(12076, 10*mostAlike)
+		table.SetNetworks([]Network{{VNI: vnet}})
+		is := func(what, session string, kept, refused int) {
+			t.Helper()
+			if k, r := table.Told(session); k != kept || r != refused {
+				t.Errorf("%s: %s: %d kept, %d refused; want %d and %d", name, what, k, r, kept, refused)
+			}
+		}
+		var all []Route
+		for i := range mostAlike + 10 {
+			all = append(all, route(i))
+		}
+		table.Update(Update{Session: "h11", Announce: all})
+		is("too many", "h11", mostAlike, 10)
+		table.Update(Update{Session: "h11", Announce: all[:mostAlike]})
+		is("again", "h11", mostAlike, 10)
+		table.Update(Update{Session: "h12", Announce: all[:20]})
+		is("another session", "h12", 20, 0)
+		table.Update(Update{Session: "h11", Withdraw: []Key{all[0].Key, all[1].Key}})
+		table.Update(Update{Session: "h11", Announce: all[mostAlike:]})
+		is("room for two", "h11", mostAlike, 18)
+		moved := macIP(11, 7, "10.11.0.1", 0)
+		table.Update(Update{Session: "h11", Announce: []Route{moved}})
+		is("of something else", "h11", mostAlike+1, 18)
+
+		// Nobody imports, so nobody counts: that is made up for when somebody does.
+		table = NewTable(12076, 10*mostAlike)
+		table.Update(Update{Session: "h11", Announce: all})
+		is("no network", "h11", mostAlike+10, 0)
+		table.SetNetworks([]Network{{VNI: vnet}})
+		is("a network that comes", "h11", mostAlike, 10)
+		table.Drop("h11")
+		if n := table.networks[vnet]; len(n.stations)+len(n.hosts)+len(n.prefixes)+len(n.vteps) != 0 {
+			t.Errorf("%s: left: %+v", name, n)
+		}
+	}
+	// Two networks take half each; what the VRF's, which comes later, has too much of they
+	// lose.
+	rt := []RT{NewRT(65011, vnet)}
+	networks := []Network{{VNI: 7002, Import: rt}, {VNI: 7003, Import: rt}}
+	table := NewTable(12076, 10*mostAlike)
+	table.SetNetworks(networks)
+	for i := range mostAlike + 10 {
+		r := alike["a routed address"](i)
+		r.VNI = networks[i%2].VNI
+		table.Update(Update{Session: "h11", Announce: []Route{r}})
+	}
+	table.SetNetworks(append([]Network{{VNI: vnet}}, networks...))
+	if kept, refused := table.Told("h11"); kept != mostAlike || refused != 10 {
+		t.Errorf("a VRF's network: %d kept, %d refused", kept, refused)
+	}
+	table.Drop("h11")
+	for _, n := range table.networks {
+		if len(n.stations)+len(n.hosts)+len(n.vteps) != 0 {
+			t.Errorf("left in %d: %+v", n.VNI, n)
+		}
+	}
+}
+
 // TestNetworksChange imports what was told before a network was there.
 func TestNetworksChange(t *testing.T) {
 	table := NewTable(12076, 100)
@@ -266,7 +349,7 @@ func TestAgainstModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	table := tableOf(Network{VNI: vnet})
 	model := map[string]map[Key]Route{}
-	for step := range 5000 {
+	for step := range 2000 {
 		from := 11 + rng.IntN(4)
 		session := fmt.Sprint("h", from)
 		if model[session] == nil {
@@ -280,6 +363,7 @@ func TestAgainstModel(t *testing.T) {
 		}
 		var c Changes
 		r := macIP(from, mac, ip, uint32(rng.IntN(4)))
+		r.RD = NewRD(vtep(from), uint16(rng.IntN(3)))
 		switch rng.IntN(20) {
 		case 0:
 			c = table.Drop(session)

@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"msee/bgp"
 	"msee/bgp/evpn"
@@ -11,13 +12,18 @@ import (
 // hear is decoded as other UPDATEs are, and queued by its own keys. What they say is
 // little, so the edge gives it whole, and each connection is told the difference.
 
-// reachEVPN takes the routes of MP_REACH_NLRI.
+// reachEVPN takes the routes of MP_REACH_NLRI. One that is there twice and malformed
+// once is withdrawn (RFC 7606 §2).
 func (p *updateParser) reachEVPN(nlri []byte) error {
 	parsed, err := evpn.ParseNLRI(nlri)
 	if err != nil {
 		return &updateError{10, "MP_REACH_NLRI: " + err.Error()}
 	}
-	p.out.evpn.Announce = parsed.Routes
+	if hop := p.attrs.NextHop; !evpn.IsVTEP(hop) {
+		p.treatAsWithdraw("MP_REACH_NLRI: next hop %v is not a host's address", hop)
+	}
+	// The UPDATE is short, so a list of the malformed will do.
+	p.out.evpn.Announce = slices.DeleteFunc(parsed.Routes, func(r evpn.Route) bool { return slices.Contains(parsed.Malformed, r.Key) })
 	p.out.evpn.Withdraw = append(p.out.evpn.Withdraw, parsed.Malformed...)
 	p.spoilt = parsed.Why
 	return nil

@@ -101,6 +101,46 @@ func evpnRoute(vtep string, mac byte, vni uint32) evpn.Route {
 		VNI: vni, Attrs: &evpn.Attrs{NextHop: a, Communities: []uint32{65515<<16 | 5000}, Extended: evpn.Extended{Targets: []evpn.RT{evpn.NewRT(65011, vni)}, Sequence: uint32(mac)}}}
 }
 
+// readEVPN reads the only UPDATE that announces those routes, with that next hop.
+func readEVPN(t *testing.T, hop string, routes ...evpn.Route) *received {
+	t.Helper()
+	w := &updateWriter{as: theirAS, fourOctets: true}
+	b := w.announceEVPN(nil, routes, &evpn.Attrs{NextHop: netip.MustParseAddr(hop), Extended: evpn.Extended{Targets: []evpn.RT{evpn.NewRT(65011, 7001)}}})
+	u, err := parseUpdate(b, l2vpnEVPN, true)
+	must(t, err)
+	return u
+}
+
+// TestEVPNNextHop: what cannot be the end of a tunnel withdraws.
+func TestEVPNNextHop(t *testing.T) {
+	r := evpnRoute("172.16.0.11", 1, 7001)
+	for _, hop := range []string{"172.16.0.11", "10.0.0.0", "2001:db8::1", "fd00::1"} {
+		if u := readEVPN(t, hop, r); len(u.evpn.Announce) != 1 || len(u.evpn.Withdraw) != 0 || u.malformed != "" {
+			t.Errorf("%s: %+v", hop, u)
+		}
+	}
+	for _, hop := range []string{"0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "169.254.0.1", "::", "::1", "ff02::1", "fe80::1", "::ffff:1.2.3.4"} {
+		if u := readEVPN(t, hop, r); len(u.evpn.Announce) != 0 || !reflect.DeepEqual(u.evpn.Withdraw, []evpn.Key{r.Key}) || !strings.Contains(u.malformed, "next hop "+hop) {
+			t.Errorf("%s: %+v", hop, u)
+		}
+	}
+}
+
+// TestEVPNTwice: a route that one UPDATE has sound and malformed is withdrawn.
+func TestEVPNTwice(t *testing.T) {
+	sound := evpn.Route{Key: evpn.Key{Type: evpn.TypePrefix, RD: evpn.NewRD(netip.MustParseAddr("172.16.0.11"), 1), Prefix: netip.MustParsePrefix("10.20.0.0/16")},
+		Gateway: netip.MustParseAddr("10.10.0.1")}
+	bad, other := sound, sound
+	bad.Gateway = netip.MustParseAddr("127.0.0.1")
+	other.Tag = 1
+	for _, routes := range [][]evpn.Route{{sound, other, bad}, {bad, other, sound}} {
+		u := readEVPN(t, "172.16.0.11", routes...)
+		if len(u.evpn.Announce) != 1 || u.evpn.Announce[0].Key != other.Key || !reflect.DeepEqual(u.evpn.Withdraw, []evpn.Key{sound.Key}) || u.malformed == "" {
+			t.Errorf("%+v", u)
+		}
+	}
+}
+
 // TestEVPNDifference writes what leads from one Adj-RIB-Out to another, and reads it.
 func TestEVPNDifference(t *testing.T) {
 	w := &updateWriter{local: netip.MustParseAddr("172.16.0.1"), as: ourAS, fourOctets: true}

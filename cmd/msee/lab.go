@@ -81,16 +81,17 @@ func labUp() *cobra.Command {
 func compare(ctx context.Context, t *lab.Topology, o lab.Options, measure, asJSON bool) (err error) {
 	name := cmp.Or(o.Name, t.Name)
 	var rows []lab.Measured
+	var doubt string
 	if measure && t.Compare != nil {
-		if rows, err = lab.Compare(ctx, name, o); err != nil {
+		if rows, doubt, err = lab.Compare(ctx, name, o); err != nil {
 			return fmt.Errorf("lab %s is up, but: %w", name, err)
 		}
 	}
 	switch {
 	case asJSON:
-		return lab.WriteComparisonJSON(os.Stdout, name, rows)
+		return lab.WriteComparisonJSON(os.Stdout, name, rows, doubt)
 	case len(rows) > 0:
-		return lab.WriteComparison(os.Stdout, t.Compare, rows)
+		return lab.WriteComparison(os.Stdout, t.Compare, rows, doubt)
 	}
 	return nil
 }
