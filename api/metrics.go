@@ -106,6 +106,9 @@ var (
 	fastWaiting     = gauge("fastpath_port_waiting_endpoints", "Endpoints that go by the gateway as the port's limit is reached: anything but 0 is worth an alert.", "port")
 	fastLimit       = gauge("fastpath_port_limit", "How many endpoints the port may have.", "port")
 
+	gatewayInService = gauge("gateway_in_service", "1 if this instance forwards for its VNet and stays; 0 while it waits for MSEEs, or is drained.", "vrf")
+	gatewayOther     = gauge("gateway_other_up", "1 if the gateway's other instance is in service, as seen in the VNet.", "vrf")
+	gatewayTaken     = gauge("gateway_taken_addresses", "Addresses of the other instance that this one answers for.", "vrf")
 	gatewayBandwidth = gauge("gateway_bandwidth_bytes_per_second", "What this instance of a gateway may pass into the VNet.", "vrf")
 	gatewayPPS       = gauge("gateway_packets_per_second_limit", "How many packets a second this instance may pass.", "vrf")
 	gatewayFlowLimit = gauge("gateway_flow_limit", "How many flows this instance may have.", "vrf")

@@ -80,7 +80,7 @@ func (d *fakeDevice) FastPath() ([]edge.FastPathStatus, error) {
 		{VRF: "er2-private", Port: "cust", Endpoints: 3, Programmed: 3, PortCount: 7, Limit: 25000}}, nil
 }
 func (d *fakeDevice) Gateways() ([]edge.GatewayStatus, error) {
-	return []edge.GatewayStatus{{VRF: "vnet1", Limits: edge.GatewayNumbers{Mbps: 500, PacketsPerSecond: 50_000, Flows: 100_000},
+	return []edge.GatewayStatus{{VRF: "vnet1", State: "in service", Other: "down", TakesOver: []netip.Addr{netip.MustParseAddr("10.100.1.5")}, Limits: edge.GatewayNumbers{Mbps: 500, PacketsPerSecond: 50_000, Flows: 100_000},
 		Used: edge.GatewayNumbers{Flows: 3}, Packets: 8, Dropped: map[string]uint64{"pps": 4}}}, nil
 }
 func (d *fakeDevice) MACsec() ([]edge.MACsecStatus, error) {
@@ -123,6 +123,9 @@ func TestMetrics(t *testing.T) {
 		`msee_fastpath_entries{vrf="er2-private"} 3`,
 		`msee_fastpath_port_entries{port="cust"} 7`,
 		`msee_fastpath_port_waiting_endpoints{port="cust"} 2`,
+		`msee_gateway_in_service{vrf="vnet1"} 1`,
+		`msee_gateway_other_up{vrf="vnet1"} 0`,
+		`msee_gateway_taken_addresses{vrf="vnet1"} 1`,
 		`msee_gateway_bandwidth_bytes_per_second{vrf="vnet1"} 6.25e+07`,
 		`msee_gateway_packets_per_second_limit{vrf="vnet1"} 50000`,
 		`msee_gateway_flow_limit{vrf="vnet1"} 100000`,

@@ -16,6 +16,10 @@ func ShowBFD(w io.Writer, rows []edge.BFDStatus) error {
 	var out [][]string
 	var why []string
 	for _, s := range rows {
+		pair := ""
+		if s.Pair {
+			pair = "yes"
+		}
 		in := duration(time.Duration(s.InState))
 		state := s.State.String()
 		if s.State != bfd.Up && s.Diag != bfd.DiagNone {
@@ -29,9 +33,9 @@ func ShowBFD(w io.Writer, rows []edge.BFDStatus) error {
 			fmt.Sprintf("%08x/%08x", s.MyDiscriminator, s.RemoteDiscr),
 			millis(s.TxInterval), millis(s.RxInterval), millis(s.DetectionTime),
 			fmt.Sprintf("%s×%d", millis(s.RequiredMinRx), s.DetectMult), fmt.Sprintf("%s×%d", millis(s.RemoteMinTx), s.RemoteDetectMult),
-			count(s.Counters.Rx), count(s.Counters.Tx), count(downs), lastDown(s), millis(s.LatenessP99)})
+			count(s.Counters.Rx), count(s.Counters.Tx), count(downs), lastDown(s), millis(s.LatenessP99), pair})
 	}
-	if err := table(w, "VRF NEIGHBOR INTERFACE STATE FOR MY/YOUR-DISCR TX RX DETECT OURS THEIRS RX-PKTS TX-PKTS DOWNS LAST-DOWN LATE-P99", out); err != nil {
+	if err := table(w, "VRF NEIGHBOR INTERFACE STATE FOR MY/YOUR-DISCR TX RX DETECT OURS THEIRS RX-PKTS TX-PKTS DOWNS LAST-DOWN LATE-P99 PAIR", out); err != nil {
 		return err
 	}
 	for _, l := range why {

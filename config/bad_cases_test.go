@@ -254,6 +254,11 @@ var badGateway = []badCase{
 			"1:137: virtualNetworkGateway.limits.flowIdleSeconds: not a time that an idle flow is remembered (got 1; want 2 to 3600 seconds)"},
 	{"gateway SKU", "ErGw1AZ", "ErGw4AZ",
 		"1:66: virtualNetworkGateway.sku.name: not a value of name (got ErGw4AZ; want Standard, HighPerformance, UltraPerformance, ErGw1AZ, ErGw2AZ, ErGw3AZ or ErGwScale)"},
+	{"endpoint with a gateway's address", "  subnets:", "  endpoints: [{address: 10.100.1.5, host: 10.100.255.20}, {address: 'fd00:100:0:1::4', host: 'fd00:100:0:ff::20'}]\n  subnets:",
+		"10:25: virtualNetwork.endpoints[0].address: the gateway's own, of instance 1 (got 10.100.1.5; want a host's address)\n" +
+			"10:69: virtualNetwork.endpoints[1].address: the gateway's own, of instance 0 (got fd00:100:0:1::4; want a host's address)"},
+	{"scale units of another SKU", "sku: {name: ErGw1AZ}", "sku: {name: ErGw3AZ, scaleUnits: 2}",
+		"1:87: virtualNetworkGateway.sku.scaleUnits: on an ErGw3AZ (got 2; want none: only an ErGwScale has scale units)"},
 	{"no address space", "  addressSpace:\n    addressPrefixes: [10.100.0.0/16, \"fd00:100::/48\"]\n", "",
 		"7:3: virtualNetwork.addressSpace: missing (want a mapping with addressPrefixes)"},
 	{"address space length", "10.100.0.0/16", "10.100.0.0/30",

@@ -197,9 +197,9 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 	if g := v.Gateway; g != nil {
 		f.add("GatewaySKU", g.SKU)
 		f.add("ScaleUnits", g.ScaleUnits)
-		f.add("BandwidthInMbps", g.Limits.BandwidthInMbps)
-		f.add("PacketsPerSecond", g.Limits.PacketsPerSecond)
-		f.add("Flows", g.Limits.Flows)
+		f.add("BandwidthInMbps (this instance's half)", g.Limits.BandwidthInMbps)
+		f.add("PacketsPerSecond (this instance's half)", g.Limits.PacketsPerSecond)
+		f.add("Flows (this instance's half)", g.Limits.Flows)
 		f.add("FlowIdle", g.Limits.FlowIdle)
 	}
 	all[objectKey{"vrf", v.Name}] = f

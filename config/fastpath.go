@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"msee/circuit"
 )
@@ -32,12 +33,20 @@ func (r *reader) gatewaySKU(o *object) (circuit.GatewaySKU, int) {
 	sku := word(o, "name", required, circuit.GatewaySKUs...)
 	units := int(value(o, "scaleUnits", optional, number, circuit.CheckScaleUnits))
 	if o.has("scaleUnits") && sku != "" && sku != "ErGwScale" {
-		r.fault(o.child("scaleUnits"), fmt.Sprint(units), "on a "+string(sku), "none: only an ErGwScale has scale units")
+		r.fault(o.child("scaleUnits"), fmt.Sprint(units), "on "+article(sku), "none: only an ErGwScale has scale units")
 	}
 	if sku == "ErGwScale" && units == 0 {
 		units = 1
 	}
 	return sku, units
+}
+
+// article is a SKU's name with its article.
+func article(sku circuit.GatewaySKU) string {
+	if strings.HasPrefix(string(sku), "ErGw") {
+		return "an " + string(sku)
+	}
+	return "a " + string(sku)
 }
 
 // endpoint is an endpoint as configured.
@@ -84,6 +93,13 @@ func (r *reader) checkEndpoints(f *gatewayFile) {
 			r.unique(seen, e.Addr.String(), e.path+".address", "endpoint")
 			if !contains(subnets, e.Addr) {
 				r.fault(e.path+".address", e.Addr.String(), "in no subnet of the VNet", "an address of one of its subnets")
+			}
+			for _, s := range subnets {
+				for instance := range 2 {
+					if e.Addr == circuit.SubnetGatewayAddress(s, instance) {
+						r.fault(e.path+".address", e.Addr.String(), fmt.Sprintf("the gateway's own, of instance %d", instance), "a host's address")
+					}
+				}
 			}
 		}
 		switch {

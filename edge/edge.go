@@ -144,7 +144,7 @@ func Start(dev *config.Device, opts Options) (*Edge, error) {
 	e.packetNumbers.load(opts.PacketNumberFile)
 	ctx, cancel := context.WithCancel(context.Background())
 	e.speaker, e.endSpeaker = speaker.Start(ctx, opts.Speaker, opts.Log), cancel
-	err := e.apply(dev)
+	err := e.apply(e.withoutPairs(dev))
 	if err == nil {
 		err = e.watchLinks()
 	}
@@ -238,7 +238,11 @@ func (e *Edge) do(f func()) error {
 // not change is not touched. If something new cannot be made, nothing changes.
 func (e *Edge) Apply(dev *config.Device) (changes []config.Change, err error) {
 	stopped := e.do(func() {
-		was, dev := e.device, e.keepRouterID(dev)
+		if err = sameInstance(e.device, dev); err != nil {
+			dev.Wipe()
+			return
+		}
+		was, dev := e.device, e.withoutPairs(e.keepRouterID(dev))
 		changes = config.Diff(was, dev)
 		if err = e.apply(dev); e.device == dev {
 			was.Wipe()

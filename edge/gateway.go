@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"net/netip"
 	"time"
 
 	"msee/circuit"
@@ -69,7 +70,14 @@ func (g *gateway) tick(now time.Duration) {
 
 // GatewayStatus is what an instance of a gateway passes into its VNet, and may.
 type GatewayStatus struct {
-	VRF        string             `json:"vrf"`
+	VRF string `json:"vrf"`
+	// State is "in service", "waits for MSEEs", "draining" or "drained".
+	State string `json:"state"`
+	// Other is the gateway's other instance as seen in the VNet: up or down; "" if
+	// nobody watches it.
+	Other string `json:"other,omitempty"`
+	// TakesOver are those of its addresses that this one has.
+	TakesOver  []netip.Addr       `json:"takesOver,omitempty"`
 	SKU        circuit.GatewaySKU `json:"sku"`
 	ScaleUnits int                `json:"scaleUnits,omitempty"`
 	MTU        int                `json:"mtu"`
@@ -101,11 +109,39 @@ func (e *Edge) Gateways() (rows []GatewayStatus, err error) {
 	err = e.do(func() {
 		for _, v := range e.sortedVRFs() {
 			if v.gateway != nil {
-				rows = append(rows, v.gateway.status(v.cfg.Name))
+				g := v.gateway.status(v.cfg.Name)
+				g.State, g.Other, g.TakesOver = instanceState(e.maintenance, e.pair.ready), e.other(), e.takesOver()
+				rows = append(rows, g)
 			}
 		}
 	})
 	return rows, err
+}
+
+// instanceState says what an instance is up to.
+func instanceState(m Maintenance, ready bool) string {
+	switch {
+	case m == Draining:
+		return "draining"
+	case m == Drained:
+		return "drained"
+	case !ready:
+		return "waits for MSEEs"
+	default:
+		return "in service"
+	}
+}
+
+// other says how the other instance is.
+func (e *Edge) other() string {
+	switch {
+	case len(e.pairLinks()) == 0:
+		return ""
+	case e.otherServes():
+		return "up"
+	default:
+		return "down"
+	}
 }
 
 func (g *gateway) status(vrf string) GatewayStatus {

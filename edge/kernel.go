@@ -233,11 +233,7 @@ func (k *kernelVRF) change(t *tap, old, new config.Subinterface, mac port.MAC) (
 		}
 	}
 	for _, p := range new.Addresses {
-		e := k.handle.AddrReplace(t.link, address(p))
-		if p.Addr().IsLinkLocalUnicast() && (errors.Is(e, unix.EOPNOTSUPP) || errors.Is(e, unix.EAFNOSUPPORT)) {
-			continue // a kernel without IPv6
-		}
-		if e != nil {
+		if e := k.handle.AddrReplace(t.link, address(p)); e != nil {
 			err = errors.Join(err, fmt.Errorf("add address %s: %w", p, e))
 		}
 	}

@@ -155,3 +155,52 @@ func TestPairNeverLeavesAnAddressAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestPairNeedsIPv6: without it there is no pair, and nothing else is missing.
+func TestPairNeedsIPv6(t *testing.T) {
+	dev := &config.Device{Kind: config.KindGateway, VRFs: []config.VRF{{Name: "vnet1", Subinterfaces: []config.Subinterface{
+		{Name: "core.200"}, {Name: "vnet.10", Pair: &config.Pair{}}}}}}
+	got := noPairs(dev)
+	if s := got.VRFs[0].Subinterfaces; len(s) != 2 || s[1].Name != "vnet.10" || s[1].Pair != nil {
+		t.Errorf("%+v", s)
+	}
+	if dev.VRFs[0].Subinterfaces[1].Pair == nil {
+		t.Error("the configuration itself was changed")
+	}
+	if noPairs(got) != got {
+		t.Error("changed though there is no pair")
+	}
+}
+
+// TestReloadKeepsInstance: a reload makes no instance of a gateway the other one.
+func TestReloadKeepsInstance(t *testing.T) {
+	device := func(kind config.Kind, role string) *config.Device { return &config.Device{Kind: kind, Role: role} }
+	for _, c := range []struct {
+		was, dev *config.Device
+		refused  bool
+	}{
+		{device("", ""), device(config.KindGateway, "1"), false}, // the start
+		{device(config.KindGateway, "0"), device(config.KindGateway, "0"), false},
+		{device(config.KindGateway, "0"), device(config.KindGateway, "1"), true},
+		{device(config.KindEdge, "primary"), device(config.KindEdge, "secondary"), false},
+	} {
+		if err := sameInstance(c.was, c.dev); (err != nil) != c.refused {
+			t.Errorf("%+v to %+v: %v", c.was, c.dev, err)
+		}
+	}
+}
+
+// TestInstanceState: what is shown of an instance is what it was told first, and
+// whether it is ready next.
+func TestInstanceState(t *testing.T) {
+	for _, c := range []struct {
+		m     Maintenance
+		ready bool
+		want  string
+	}{{InService, true, "in service"}, {InService, false, "waits for MSEEs"}, {Draining, true, "draining"},
+		{Draining, false, "draining"}, {Drained, true, "drained"}, {Drained, false, "drained"}} {
+		if got := instanceState(c.m, c.ready); got != c.want {
+			t.Errorf("%s, ready %v: %q", c.m, c.ready, got)
+		}
+	}
+}
