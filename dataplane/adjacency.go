@@ -60,12 +60,14 @@ func (a *Adjacency) Resolve(r *Rewrite) {
 
 // settle brings ready to what follows from the rest. Whoever changed that comes here
 // behind it, and leaves only when ready has been right after the store: so it is in
-// the end, whoever else was in between.
+// the end, whoever else was in between. What is out of date is not stored over what
+// somebody else has changed since; but where a neighbor comes up and goes down at once, and
+// so ready was nil before and after, it may be shown as usable until the next look.
 func (a *Adjacency) settle() {
-	for ready := a.direct(); ; {
-		a.ready.Store(ready)
-		was := ready
-		if ready = a.direct(); ready == was {
+	for {
+		old := a.ready.Load()
+		ready := a.direct()
+		if a.ready.CompareAndSwap(old, ready) && a.direct() == ready {
 			return
 		}
 	}

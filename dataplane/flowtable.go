@@ -21,7 +21,7 @@ import (
 // before becomes free just then. It counts twice then, until it is idle.
 type flowTable struct {
 	lines []flowLine
-	salt  uint64
+	salt  [2]uint64
 	limit int64
 	idle  uint16 // seconds
 	used  atomic.Int64
@@ -36,7 +36,7 @@ const flowWindow = 4
 // idle for that long, and a sweep has come by; less than an hour.
 func newFlowTable(limit int, idle time.Duration) *flowTable {
 	lines := max(flowWindow, 1<<bits.Len(uint(limit-1)/2)) // of eight words each: four to eight times limit
-	return &flowTable{lines: make([]flowLine, lines), salt: rand.Uint64(), limit: int64(limit), idle: uint16(idle / time.Second)}
+	return &flowTable{lines: make([]flowLine, lines), salt: [2]uint64{rand.Uint64(), rand.Uint64()}, limit: int64(limit), idle: uint16(idle / time.Second)}
 }
 
 // take notes a packet of a flow at time now. It reports false if the flow is new and
@@ -56,6 +56,8 @@ func (t *flowTable) take(hash uint64, now time.Duration) bool {
 			}
 		case slot == nil:
 			t.giveBack(reserved)
+			return false
+		case !reserved && t.used.Load() >= t.limit: // asked first: a flood of new flows does not write to what all share
 			return false
 		case !reserved && t.used.Add(1) > t.limit:
 			t.giveBack(true)
@@ -111,13 +113,14 @@ func (t *flowTable) sweep(now time.Duration) {
 }
 
 // flowID is a flow's hash: its addresses, protocol and, of TCP and UDP, ports. The
-// packet is no fragment.
-func flowID(p []byte, v6 bool, salt uint64) uint64 {
+// packet is no fragment. Of IPv6 both factors are salted: an address that makes one of
+// them 0 would make the other void.
+func flowID(p []byte, v6 bool, salt [2]uint64) uint64 {
 	proto, l4 := p[9], int(p[0]&0x0f)*4
-	h := salt
+	h := salt[0]
 	if v6 {
-		h = mix(binary.LittleEndian.Uint64(p[8:])^h, binary.LittleEndian.Uint64(p[16:]))
-		h = mix(binary.LittleEndian.Uint64(p[24:])^h, binary.LittleEndian.Uint64(p[32:]))
+		h = mix(binary.LittleEndian.Uint64(p[8:])^h, binary.LittleEndian.Uint64(p[16:])^salt[1])
+		h = mix(binary.LittleEndian.Uint64(p[24:])^h, binary.LittleEndian.Uint64(p[32:])^salt[1])
 		proto, l4, _ = upperLayer6(p)
 	} else {
 		h ^= binary.LittleEndian.Uint64(p[12:])

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -100,6 +101,31 @@ func TestFlowTableIsShared(t *testing.T) {
 	table.sweep(time.Duration(clock.Load()) + time.Hour/2)
 	if got := table.used.Load(); got != 0 {
 		t.Errorf("%d flows are counted in an empty table", got)
+	}
+}
+
+// TestFlowIDSalt: no address makes the salt, or the other addresses, void. With these
+// in one place a factor of mix is 0 if it is not salted.
+func TestFlowIDSalt(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 3))
+	for _, at := range []int{8, 16, 24, 32} {
+		seen := map[uint64]bool{}
+		for n := range uint64(1000) {
+			p := make([]byte, minIPv6+8)
+			p[0], p[6] = 6<<4, protoUDP
+			for i := 8; i < 40; i += 8 {
+				binary.LittleEndian.PutUint64(p[i:], 1)
+			}
+			other := 8 + (at - 8) ^ 8 // the other half of the same address
+			binary.LittleEndian.PutUint64(p[other:], n/2)
+			for _, null := range []uint64{0xe7037ed1a0b428db, 0x9e3779b97f4a7c15} {
+				binary.LittleEndian.PutUint64(p[at:], null)
+				seen[flowID(p, true, [2]uint64{r.Uint64(), r.Uint64()})] = true
+			}
+		}
+		if len(seen) != 2000 {
+			t.Errorf("octet %d: 2000 flows, each with a salt of its own, have %d hashes", at, len(seen))
+		}
 	}
 }
 

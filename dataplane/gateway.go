@@ -86,7 +86,11 @@ func (g *Gateway) Sweep(now time.Duration) { g.flows.sweep(now) }
 
 // gateway drops what is more than the gateway passes, in this order: fragments, what
 // is too long, what is of one flow too many, of packets, of octets. A flow that is
-// there stays for as long as it has packets, dropped ones too.
+// there stays for as long as it has packets, dropped ones too. What is dropped for its
+// octets has been counted against the packets.
+//
+// A packet that the kernel is to find the neighbor for is none of these: puntGlean lets
+// far fewer pass.
 func (w *Worker) gateway(ps []packet) {
 	var g *Gateway
 	first := 0
@@ -102,7 +106,7 @@ func (w *Worker) gateway(ps []packet) {
 		}
 		n, ok := g.admit(p)
 		switch {
-		case !ok || ttl(p.ip(), p.v6) <= 1: // rewrite drops it
+		case !ok || ttl(p.ip(), p.v6) <= 1 || p.v6 && linkLocal(p.ip()[8:]): // rewrite drops it
 		case p.verdict != proceed:
 		case g.flows.take(flowID(p.ip(), p.v6, g.flows.salt), w.now):
 			w.charges[i].octets = int32(n)

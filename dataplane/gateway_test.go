@@ -247,12 +247,17 @@ func TestGatewaySuperframes(t *testing.T) {
 	}
 }
 
-// TestGatewayDeadPackets: what dies of its TTL makes no flow and takes no room.
+// TestGatewayDeadPackets: what dies of its TTL, or must not leave its link, makes no
+// flow and takes no room.
 func TestGatewayDeadPackets(t *testing.T) {
 	r, g := testGateway(t, 1000, 10_000, 10)
 	b := frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.1.1", 1, 20)...)
 	if v := r.receive(b); v != DropTTL || g.Flows() != 0 || g.Passed.Packets.Load() != 0 {
 		t.Errorf("%v, %d flows, %d packets passed", v, g.Flows(), g.Passed.Packets.Load())
+	}
+	b = frame(t, mseeMAC, tags(100), q, udp6("fe80::99", "fd00:100::99", 64, 20)...)
+	if v := r.receive(b); v != DropMartian || g.Flows() != 0 || g.Passed.Packets.Load() != 0 {
+		t.Errorf("link-local source: %v, %d flows, %d packets passed", v, g.Flows(), g.Passed.Packets.Load())
 	}
 	// What is for the gateway itself is none of this: a fragment of BGP's, say.
 	l := udp4("10.1.0.1", "192.168.15.18", 64, 20)
