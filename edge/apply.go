@@ -129,8 +129,9 @@ func noPairs(dev *config.Device) *config.Device {
 	return &kept
 }
 
-// ipv6Usable reports whether interfaces of a new namespace may have IPv6 addresses.
-func ipv6Usable() bool {
+// ipv6Usable reports whether interfaces of a new namespace may have IPv6 addresses,
+// as it was when we first asked.
+var ipv6Usable = sync.OnceValue(func() bool {
 	answer := make(chan bool)
 	go func() {
 		runtime.LockOSThread() // for good: the thread, in its namespace, ends with us
@@ -141,7 +142,7 @@ func ipv6Usable() bool {
 		answer <- string(bytes.TrimSpace(off)) == "0"
 	}()
 	return <-answer
-}
+})
 
 // keepRouterID returns dev with the router ID in force: a new one would reset
 // every session, where a reload touches only what has changed.

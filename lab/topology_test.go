@@ -161,6 +161,36 @@ func TestBadTopologies(t *testing.T) {
 	}
 }
 
+// TestGatewayAddressIsNoHosts: what both instances of a gateway have in a subnet is no
+// host's there, be it on the same link or behind a switch; elsewhere it is.
+func TestGatewayAddressIsNoHosts(t *testing.T) {
+	const text = `
+name: g
+nodes:
+  - {name: gw, kind: gateway, config: {virtualNetwork: {subnets: [{addressPrefixes: [10.1.0.0/24, "fd00::/64"]}]}}}
+  - {name: lan, kind: switch}
+  - {name: vm, kind: host, interfaces: [{name: eth0, addresses: [ADDRESS]}]}
+links:
+  - {ends: [gw:eth0, lan:gw]}
+  - {ends: [LINK]}
+`
+	for _, c := range []struct {
+		address, link string
+		refused       bool
+	}{
+		{"10.1.0.4/24", "vm:eth0, lan:vm", true},
+		{"10.1.0.5/24", "vm:eth0, gw:eth1", true},
+		{"'fd00::5/64'", "vm:eth0, lan:vm", true},
+		{"10.1.0.6/24", "vm:eth0, lan:vm", false},
+		{"10.1.0.4/24", "vm:eth0, vm:eth1", false},
+	} {
+		_, err := Parse("g", []byte(strings.NewReplacer("ADDRESS", c.address, "LINK", c.link).Replace(text)))
+		if refused := err != nil && strings.Contains(err.Error(), "the VNet's gateway has it"); refused != c.refused {
+			t.Errorf("%s on %s: %v", c.address, c.link, err)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	// Small, or the fuzzer spends its time on making it smaller.
 	f.Add([]byte(`{name: x, shared: {msee: &s {circuits: [{stag: 1, peerings: [{vlanId: 9,

@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
 
+	"msee/circuit"
 	"msee/lab/internal/strict"
 	"msee/lab/vlanshim"
 )
@@ -197,8 +198,54 @@ func (v *validator) interfaces(n *Node) {
 				v.fault(f.Pos, "node %s: address %s: given twice", n.Name, a.Addr())
 			}
 			addrs[a.Addr()] = true
+			if gateway := v.gatewayWith(n, f, a.Addr()); gateway != "" {
+				v.fault(f.Pos, "node %s: address %s: the VNet's gateway has it, %s or its other instance", n.Name, a.Addr(), gateway)
+			}
 		}
 	}
+}
+
+// gatewayWith names the gateway, on the same link or switch as the interface, one of
+// whose two instances has an address in a subnet of its VNet; "" if none has.
+func (v *validator) gatewayWith(n *Node, f *Interface, addr netip.Addr) string {
+	name := f.Name
+	if f.VLAN != nil {
+		name = f.VLAN.Parent
+	}
+	link := v.linked[Endpoint{n.Name, name}]
+	if link == nil {
+		return ""
+	}
+	near := map[string]bool{} // nodes
+	for _, e := range link.Ends {
+		near[e.Node] = true
+	}
+	for _, e := range link.Ends {
+		if node := v.t.node(e.Node); node == nil || node.Kind != KindSwitch {
+			continue
+		}
+		for other, l := range v.linked {
+			if other.Node == e.Node {
+				for _, end := range l.Ends {
+					near[end.Node] = true
+				}
+			}
+		}
+	}
+	for i := range v.t.Nodes {
+		g := &v.t.Nodes[i]
+		if g.Kind != KindGateway || g.Config == nil || !near[g.Name] {
+			continue
+		}
+		for _, s := range v.t.deviceConfig(g).Network.Subnets {
+			for _, p := range s.Prefixes {
+				if p.IsValid() && (addr == circuit.SubnetGatewayAddress(p, 0) || addr == circuit.SubnetGatewayAddress(p, 1)) {
+					return g.Name
+				}
+			}
+		}
+	}
+	return ""
 }
 
 func (v *validator) vlan(n *Node, f *Interface, seen map[VLAN]bool) {
