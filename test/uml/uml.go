@@ -6,6 +6,7 @@
 package uml
 
 import (
+	"bytes"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -58,6 +59,11 @@ const (
 	bootTime = 120 * time.Second // a busy machine's; 4 s if it has nothing else to do
 	memory   = "256M"
 )
+
+// ErrProcessor is why no guest runs where the processor has AMX: the tiles make its
+// floating-point state longer by 8 KiB than what user-mode-linux has room for (6.1
+// has not), so that it cannot give a guest's process its registers back.
+var ErrProcessor = errors.New("user-mode-linux cannot keep this processor's floating-point state (AMX)")
 
 // Start boots a guest whose eth0 is at the other end of a TAP device, made in
 // the calling thread's network namespace with an MTU; it goes with the guest.
@@ -117,6 +123,9 @@ func (g *Guest) boot(tap string, mtu int) error {
 	go func() { g.cmd.Wait(); close(g.dead) }() // ends with the guest
 	if err := g.await("ready", bootTime); err != nil {
 		out, _ := os.ReadFile(console.Name())
+		if bytes.Contains(out, []byte("ptrace set fp regs failed")) {
+			return ErrProcessor
+		}
 		return fmt.Errorf("boot: %w; console:\n%s", err, out)
 	}
 	return nil
