@@ -37,7 +37,7 @@ lab-down: root build ## remove it, all of it
 test: DEPS := --test
 test: deps build lint ## lint, fuzz, unit tests and (as root) integration tests
 	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
-	CGO_ENABLED=1 go test -race -count=1 -p 2 -timeout 30m ./...
+	CGO_ENABLED=1 go test -race -count=1 -p 2 -timeout 60m ./...
 
 bench: root deps build ## measure against the kernel's own forwarding, into out/bench.json (and DOCS=docs)
 	mkdir -p out
