@@ -123,6 +123,7 @@ func TestEVPN(t *testing.T) {
 	for _, node := range msees {
 		l.awaitLookup(node, "hit: host "+evpnHosts[0])
 	}
+	l.awaitSessions(20*time.Second, msees...) // the hosts dial, and try again after a while
 	lost("endpoints by EVPN instead of host routes", 0)
 
 	// The hosts' ends are now told by EVPN alone.

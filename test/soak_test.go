@@ -77,7 +77,7 @@ func (l *testLab) soakLoad(ctx context.Context) {
 	}
 	defer server.Wait()
 	loads := [][]string{
-		{"-P", "2"}, {"-P", "2", "-R"}, {"--bidir"}, {"-M", "536"}, {"-u", "-b", "0", "-l", "18"}, {"-u", "-b", "500M", "-l", "1400", "-R"},
+		{"-P", "2"}, {"-P", "2", "-R"}, {"--bidir"}, {"-M", "536"}, {"-u", "-b", "0", "-l", "18"}, {"-u", "-b", "500M", "-l", "1300", "-R"},
 	}
 	pinger := exec.CommandContext(ctx, "ping", "-q", "-n", "-i", "0.01", "10.100.1.10")
 	if err := netns.Do(l.ns("onprem"), pinger.Start); err != nil {

@@ -32,7 +32,7 @@ func TestXDP(t *testing.T) {
 	time.Sleep(settle)
 	checkTags(t, wire.end(), []tag{{0x8100, 100}, {0x8100, 10}})
 	l.pings("ce", "192.168.15.18", "-s", "4000") // the kernel's side, in fragments
-	for _, args := range [][]string{nil, {"-u", "-b", "50M", "-l", "1400"}} {
+	for _, args := range [][]string{nil, {"-u", "-b", "50M", "-l", "1300"}} {
 		for _, reverse := range []bool{false, true} {
 			if rate := l.iperf3("onprem", "vm", "10.100.1.10", reverse, args...); rate < 0.02 {
 				t.Errorf("iperf3 %v, reverse %v: %.3f Gb/s", args, reverse, rate)

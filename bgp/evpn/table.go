@@ -24,9 +24,9 @@ type told struct {
 	refused int // announcements above a bound since the session began
 }
 
-// mostAlike bounds what one session tells of one station, address or prefix of a
-// network: a station's addresses, and the same with other distinguishers and tags.
-// Their order is kept by moving what is behind a new one.
+// mostAlike bounds what one session tells of one address or prefix of a network, with
+// whatever distinguishers, tags and stations. Their order is kept by moving what is
+// behind a new one. A station, as a router is one, may have any number of addresses.
 const mostAlike = 512
 
 // Entry is a route of a session's. Only the table changes it.
@@ -338,8 +338,7 @@ func (n *network) crowded(e *Entry) bool {
 	if e.Type == TypePrefix {
 		return n.prefixes[e.Prefix].crowded(e.Session)
 	}
-	return e.Type == TypeMACIP && (e.VNI == n.VNI && n.stations[e.MAC].crowded(e.Session) ||
-		e.Prefix.IsValid() && n.hosts[e.Prefix.Addr()].crowded(e.Session))
+	return e.Type == TypeMACIP && e.Prefix.IsValid() && n.hosts[e.Prefix.Addr()].crowded(e.Session)
 }
 
 func (n *network) add(e *Entry, c *Changes) {

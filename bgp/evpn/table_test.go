@@ -239,11 +239,10 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// TestMostAlike bounds what a session tells of one station, address or prefix, by
+// TestMostAlike bounds what a session tells of one address or prefix, by
 // whatever distinguishers, while others and other networks have their own.
 func TestMostAlike(t *testing.T) {
 	alike := map[string]func(i int) Route{
-		"a station's addresses": func(i int) Route { return macIP(11, 5, fmt.Sprintf("10.10.%d.%d", i>>8, i&255), 0) },
 		"an address's stations": func(i int) Route { return macIP(11, i, "10.10.0.5", 0) },
 		"an address's distinguishers": func(i int) Route {
 			r := macIP(11, 5, "10.10.0.5", 0)
