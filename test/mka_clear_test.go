@@ -4,17 +4,19 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"syscall"
 	"testing"
 	"time"
 
 	"msee/edge"
 	"msee/macsec"
+	"msee/netns"
 )
 
-// mkaClear goes through all that may happen to a protected link, while probes and
-// BGP have something to say all the time, and listens at both of its ends: there
-// is never anything in clear but EAPOL.
+// mkaClear goes through all that may happen to a protected link, while the customer
+// edge has something to say on it all the time, and listens at both of its ends:
+// there is never anything in clear but EAPOL.
 func mkaClear(t *testing.T, l *testLab) {
 	for name, value := range map[string]string{ // of the topology, for what is started here
 		"MACSEC_CKN1": "01020304", "MACSEC_CAK1": "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
@@ -22,6 +24,7 @@ func mkaClear(t *testing.T, l *testLab) {
 	} {
 		t.Setenv(name, value)
 	}
+	l.keepPinging("ce", "192.168.15.18")
 	ends := []string{"bump1", "msee1"}
 	var wires []*capture
 	listen := func() {
@@ -33,6 +36,9 @@ func mkaClear(t *testing.T, l *testLab) {
 	// silent wants nothing in clear since listen, and something sealed if asked.
 	silent := func(what string, sealed bool) {
 		t.Helper()
+		if sealed {
+			time.Sleep(said)
+		}
 		time.Sleep(settle)
 		n := 0
 		for i, w := range wires {
@@ -158,7 +164,7 @@ func mkaClear(t *testing.T, l *testLab) {
 	for _, node := range ends {
 		reload(node, without)
 		listen()
-		time.Sleep(settle)
+		time.Sleep(said + settle)
 		clear := false
 		for _, w := range wires {
 			for _, f := range w.end() {
@@ -183,4 +189,21 @@ func mkaClear(t *testing.T, l *testLab) {
 	stop("msee1", syscall.SIGTERM)
 	time.Sleep(time.Second)
 	silent("shutdown", false)
+}
+
+// said is how long it takes at most until one who pings all the time has said
+// something: the kernel asks for a lost neighbour once a second (ARP).
+const said = 2 * time.Second
+
+// keepPinging pings from a node until the test ends, whether there are answers or not.
+func (l *testLab) keepPinging(from, to string) {
+	l.t.Helper()
+	ping := exec.Command("ping", "-q", "-n", "-i", "0.1", to)
+	if err := netns.Do(l.ns(from), ping.Start); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() {
+		_ = ping.Process.Kill()
+		_ = ping.Wait()
+	})
 }

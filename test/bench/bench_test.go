@@ -338,3 +338,19 @@ func TestPeerRowsNameTheirPeer(t *testing.T) {
 		}
 	}
 }
+
+// TestParseAutogroup has what kernels say, a session of process 1 among it.
+func TestParseAutogroup(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                        "", // such a session is in no group
+		"/autogroup-17 nice 0\n":  "0",
+		"/autogroup-17 nice -5\n": "-5",
+	} {
+		if nice, err := parseAutogroup([]byte(text)); err != nil || string(nice) != want {
+			t.Errorf("%q: nice %q, %v, want %q", text, nice, err, want)
+		}
+	}
+	if _, err := parseAutogroup([]byte("/autogroup-17")); err == nil {
+		t.Error("a text without a precedence is no error")
+	}
+}

@@ -78,9 +78,22 @@ func joinGroup(pid int) error {
 	if err != nil {
 		return err
 	}
-	m := autogroupNice.FindSubmatch(ours)
-	if m == nil {
-		return fmt.Errorf("read /proc/self/autogroup: unexpected %q", ours)
+	nice, err := parseAutogroup(ours)
+	if nice == nil || err != nil {
+		return err
 	}
-	return os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), m[1], 0)
+	return os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), nice, 0)
+}
+
+// parseAutogroup reads the precedence from what /proc/PID/autogroup says, nil if it
+// says nothing: what has never left the session of process 1 is in no such group.
+func parseAutogroup(text []byte) (nice []byte, err error) {
+	if len(text) == 0 {
+		return nil, nil
+	}
+	m := autogroupNice.FindSubmatch(text)
+	if m == nil {
+		return nil, fmt.Errorf("read /proc/self/autogroup: %q, want \"/autogroup-N nice N\"", text)
+	}
+	return m[1], nil
 }
