@@ -39,8 +39,8 @@ type Rewrite struct {
 type DownReason uint32
 
 const (
-	DownBFD   DownReason = 1 << iota // its BFD session is down
-	DownDrain                        // the operator has drained it
+	DownBFD  DownReason = 1 << iota // its BFD session is down
+	DownLink                        // the link that it is on is down
 )
 
 // NewAdjacency returns the adjacency of a neighbor that is not resolved yet.
@@ -173,13 +173,23 @@ func (g *NextHopGroup) spread(ip []byte, v6 bool) *Rewrite {
 	return heaviest(g.Backup, flow)
 }
 
-// bounces reports that a packet that came from src, an Ethernet address, would go
-// back there as its group has nothing left but that backup. Two routers that
-// repair for each other would send it to and fro.
+// bounces reports that a packet that came from src, an Ethernet address, has come from
+// a backup, and would go to one as its group has nothing else left: that one or, with
+// several links between the two, another. Two routers that repair for each other would
+// send it to and fro.
 func (g *NextHopGroup) bounces(out *Rewrite, src []byte) bool {
 	for _, a := range g.Backup {
 		if a.Rewrite() == out {
-			return out.Header.Dst() == [6]byte(src)
+			return g.backedUpBy(src)
+		}
+	}
+	return false
+}
+
+func (g *NextHopGroup) backedUpBy(mac []byte) bool {
+	for _, a := range g.Backup {
+		if r := a.Rewrite(); r != nil && r.Header.Dst() == [6]byte(mac) {
+			return true
 		}
 	}
 	return false

@@ -63,9 +63,9 @@ func TestOnlyTheLostMembersFlowsMove(t *testing.T) {
 			switch r.IntN(3) {
 			case 0:
 				lost.SetDown(DownBFD, true)
-				lost.SetDown(DownDrain, true)
+				lost.SetDown(DownLink, true)
 				lost.SetDown(DownBFD, false)
-				restore = func() { lost.SetDown(DownDrain, false) }
+				restore = func() { lost.SetDown(DownLink, false) }
 			case 1:
 				lost.Resolve(nil)
 				restore = func() { lost.Resolve(was) }
@@ -125,6 +125,46 @@ func TestBackups(t *testing.T) {
 	if r := g.choose(p, false); r != all[1].Rewrite() {
 		t.Error("not the member that is back")
 	}
+}
+
+// TestRepairedOnce: when the customer's link is dead, what a gateway sends goes to the
+// partner, by any of the links to it; what the partner sends, by whichever link, goes to
+// the customer or nowhere.
+func TestRepairedOnce(t *testing.T) {
+	r := newRouter(t, vlan.TPIDQ)
+	g, _ := r.engine.Snapshot().VRFs[0].FIB.Lookup(netip.MustParseAddr("10.1.0.1"))
+	partner := []port.MAC{{2, 0, 0, 0, 3, 1}, {2, 0, 0, 0, 3, 2}}
+	for i, mac := range partner {
+		out := r.subs["core.200"]
+		a := NewAdjacency(fmt.Sprint("core", i), netip.MustParseAddr("10.100.255.5"))
+		a.Resolve(&Rewrite{Out: out, Header: vlan.NewHeader(mac, coreMAC, vlan.TPIDQ, out.Outer, out.Inner)})
+		g.Backup = append(g.Backup, a)
+	}
+	send := func(from port.MAC, want Verdict) (to map[port.MAC]int) {
+		t.Helper()
+		r.core.tx, to = nil, map[port.MAC]int{}
+		for i := range byte(50) {
+			f := frame(t, coreMAC, tags(200), q, udp4(fmt.Sprintf("10.100.1.%d", i+1), "10.1.0.1", 64, 0)...)
+			copy(f[6:], from[:])
+			if v := r.receiveAt(r.coreWorker, f); v != want {
+				t.Fatalf("from %v: verdict %v, want %v", net.HardwareAddr(from[:]), v, want)
+			}
+		}
+		for _, f := range r.core.tx {
+			to[port.MAC(f.Bytes()[:6])]++
+		}
+		return to
+	}
+	send(partner[0], Transmit) // the customer is there
+	g.Members[0].SetDown(DownBFD, true)
+	if to := send(gwMAC, Transmit); to[partner[0]] == 0 || to[partner[1]] == 0 || to[partner[0]]+to[partner[1]] != 50 {
+		t.Errorf("a gateway's packets went to %v", to)
+	}
+	for _, mac := range partner {
+		send(mac, DropUnresolved)
+	}
+	g.Backup[1].Resolve(nil) // the partner is known by one link alone
+	send(partner[0], DropUnresolved)
 }
 
 // TestOneStoreForAllGroups takes a neighbor away that a thousand groups have.
@@ -190,7 +230,7 @@ func TestReadySettles(t *testing.T) {
 			a.SetDown(DownBFD, !failed)
 			a.SetDown(DownBFD, failed)
 		})
-		wg.Go(func() { a.SetDown(DownDrain, drained) })
+		wg.Go(func() { a.SetDown(DownLink, drained) })
 		wg.Wait()
 		want := rewrites[last]
 		if drained || failed {

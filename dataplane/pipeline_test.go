@@ -162,6 +162,12 @@ func (r *router) sumUp() {
 // worker, and returns its verdict.
 func (r *router) receive(b []byte, edit ...func(*port.Frame)) Verdict {
 	r.t.Helper()
+	return r.receiveAt(r.worker, b, edit...)
+}
+
+func (r *router) receiveAt(w *Worker, b []byte, edit ...func(*port.Frame)) Verdict {
+	r.t.Helper()
+	in, counters := w.device.(*fakePort), r.engine.Snapshot().Ports[w.index].Counters
 	f := port.Frame{Buf: append(make([]byte, port.Headroom), b...), Start: port.Headroom}
 	f.End = len(f.Buf)
 	for _, e := range edit {
@@ -169,13 +175,13 @@ func (r *router) receive(b []byte, edit ...func(*port.Frame)) Verdict {
 	}
 	var before [verdictCount]uint64
 	for v := range before {
-		before[v] = r.counters().Verdicts[v].Load()
+		before[v] = counters.Verdicts[v].Load()
 	}
-	r.customer.rx = append(r.customer.rx, f)
-	r.worker.step()
+	in.rx = append(in.rx, f)
+	w.step()
 	got := proceed
 	for v := range before {
-		switch n := r.counters().Verdicts[v].Load() - before[v]; {
+		switch n := counters.Verdicts[v].Load() - before[v]; {
 		case n == 1 && got == proceed:
 			got = Verdict(v)
 		case n != 0:

@@ -208,8 +208,8 @@ func reasons(d dataplane.DownReason) string {
 	if d&dataplane.DownBFD != 0 {
 		all = append(all, "BFD")
 	}
-	if d&dataplane.DownDrain != 0 {
-		all = append(all, "drained")
+	if d&dataplane.DownLink != 0 {
+		all = append(all, "link")
 	}
 	return " (" + strings.Join(all, ", ") + ")"
 }

@@ -111,9 +111,26 @@ func (f *forwarding) adjacency(h hop) *adjacency {
 	a := f.adjacencies[h]
 	if a == nil {
 		a = &adjacency{Adjacency: dataplane.NewAdjacency(h.sub.cfg.Name, h.addr), hop: h}
+		a.heedLink()
 		f.adjacencies[h] = a
 	}
 	return a
+}
+
+// heedLink has the neighbor used, or not, as its port's link is now. With BFD the
+// worker marks it as well; without, nobody else does.
+func (a *adjacency) heedLink() {
+	p := a.sub.port
+	a.SetDown(dataplane.DownLink, p != nil && (p.link == linkDown || p.link == linkGone))
+}
+
+// linkChanged turns traffic to, or away from, all neighbors behind a port.
+func (f *forwarding) linkChanged(p *portState) {
+	for h, a := range f.adjacencies {
+		if h.sub.port == p {
+			a.heedLink()
+		}
+	}
 }
 
 // forget drops an adjacency that nobody needs any more.
@@ -280,6 +297,7 @@ func (f *forwarding) inherit(old *forwarding) {
 // settle turns the inherited adjacencies to their subinterfaces as they are now.
 func (f *forwarding) settle() {
 	for h, a := range f.adjacencies {
+		a.heedLink()
 		if resolved := a.Rewrite() != nil; !f.neighborChanged(h, a.mac, resolved) {
 			f.connectNeighbor(h, resolved)
 		}

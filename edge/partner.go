@@ -16,7 +16,7 @@ import (
 // have a path to each other in every VRF that has a connection. Each route to a
 // customer has the partner there as its backup. When the customer's link dies,
 // what the gateways still send here goes to the customer by the partner's link,
-// from the moment that BFD knows; routes whose last way is gone are kept for that
+// from the moment that BFD knows, or that the link has no carrier; routes whose last way is gone are kept for that
 // a while, though their peers are told at once that they are gone. A packet that
 // comes from the partner never goes back there.
 //

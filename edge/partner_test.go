@@ -63,6 +63,47 @@ func TestReloadDuringRepair(t *testing.T) {
 	}
 }
 
+// TestLinkDownTurns: a link that goes down turns all traffic from the neighbors behind it,
+// whether BFD watches them or not, those included that are first heard of meanwhile or
+// whose forwarding is made anew; and back when it is up.
+func TestLinkDownTurns(t *testing.T) {
+	b := newBench(t)
+	b.v.endpoints = &endpoints{}
+	ce, partner := hop{sub: b.v.subs["cust.100"], addr: b.peers[0].Addr}, hop{sub: b.v.subs["core.200"], addr: netip.MustParseAddr("10.100.255.5")}
+	b.v.fwd.neighborChanged(ce, port.MAC{2, 0, 0, 0, 0, 1}, true)
+	b.v.fwd.neighborChanged(partner, port.MAC{2, 0, 0, 0, 0, 2}, true)
+	prefix := netip.MustParsePrefix("10.1.0.0/16")
+	b.v.fwd.set(b.v.fwd.routed, prefix, b.v.fwd.group(dataplane.Forward, nil, []hop{ce}, []hop{partner}))
+	link := func(state string) {
+		ce.sub.port.link = state
+		b.v.fwd.linkChanged(ce.sub.port)
+	}
+	check := func(what string, member bool) {
+		t.Helper()
+		g := lookup(b.v.fwd, "10.1.2.3")
+		if g == nil || len(g.Members) != 1 || len(g.Backup) != 1 {
+			t.Fatalf("%s: leads to %+v", what, g)
+		}
+		if got := g.Members[0].Usable() != nil; got != member || g.Backup[0].Usable() == nil {
+			t.Errorf("%s: the customer is in use %v, want %v; the partner %v", what, got, member, g.Backup[0].Usable() != nil)
+		}
+	}
+	check("link up", true)
+	for _, state := range []string{linkDown, linkGone} {
+		link(state)
+		check(state, false)
+		late := b.v.fwd.adjacency(hop{sub: ce.sub, addr: netip.MustParseAddr("192.168.15.19")})
+		if late.Down() != dataplane.DownLink {
+			t.Errorf("%s: a neighbor heard of since is down for %b", state, late.Down())
+		}
+		b.v.keepForRepair(&bgp.Changes{Routes: []bgp.RouteChange{{Prefix: prefix}}}, time.Now())
+		b.rebuild(b.v)
+		check(state+", after a reload", false)
+		link(linkUp)
+		check("link up again", true)
+	}
+}
+
 // TestSessionEnds: routes whose neighbor cannot be reached any more, whoever found
 // that out, are kept with the partner as backup; others lead to the partner alone,
 // for a moment.

@@ -36,6 +36,9 @@ func (e *Edge) checkLinks() {
 		if state != p.link {
 			e.log.Warn("link", "port", p.cfg.Name, "device", p.cfg.Device, "was", p.link, "is", state)
 			p.link = state
+			for _, v := range e.vrfs {
+				v.fwd.linkChanged(p)
+			}
 			if err := e.engine.BFDPathDown(p.index, state != linkUp); err != nil {
 				e.log.Error("tell BFD of the link", "port", p.cfg.Name, "err", err)
 			}

@@ -3,6 +3,7 @@ package test
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"msee/edge"
 	"msee/lab"
 	"msee/netns"
+	"msee/test/probing"
 )
 
 // frrBFD is what bfdd says of a peer.
@@ -228,6 +230,58 @@ func TestLocalRepair(t *testing.T) {
 		}
 	}
 	l.awaitSessions(60*time.Second, "msee1", "msee2", "gw0", "gw1")
+}
+
+// TestLocalRepairWithoutBFD: where nobody speaks BFD, what the gateways go on sending to the
+// MSEE whose link to the customer has lost its carrier reaches him by the other one too.
+func TestLocalRepairWithoutBFD(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	const off = "\n    bfd: {state: Disabled}"
+	l := startLab(t, topology(t, "default", "holdSeconds: 10}", "holdSeconds: 60}"+off, "holdSeconds: 180}", "holdSeconds: 180}"+off,
+		"      bfd: {intervalMilliseconds: 300, multiplier: 3}\n", ""), "gw0", "gw1")
+	if n := len(l.bfdTo("msee1")); n != 0 {
+		t.Fatalf("%d BFD sessions", n)
+	}
+	l.exec("vm", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
+	// One way: the customer's edge, whose VLAN has a carrier of its own, takes seconds to notice.
+	sender, err := probing.Start(probing.Config{From: l.ns("vm"), At: l.ns("onprem"), To: netip.MustParseAddr("10.1.0.10"), Port: 9000,
+		Flows: probeFlows, PerSecond: probeRate})
+	t.Cleanup(sender.End)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &probe{sender}
+	p.healthy(t, 20*time.Second)
+	begin := p.now()
+	l.muteBGP(true)
+	defer l.muteBGP(false)
+	l.exec("ce", "ip", "link", "set", "link1", "down")
+	defer l.exec("ce", "ip", "link", "set", "link1", "up")
+	eventually(t, 10*time.Second, "msee1 has no link", func() error {
+		for _, port := range show[edge.PortStatus](l, "msee1", "ports") {
+			if port.Name == "cust" && port.Link != "down" {
+				return fmt.Errorf("it is %s", port.Link)
+			}
+		}
+		return nil
+	})
+	before := show[edge.PortStatus](l, "msee1", "ports")
+	time.Sleep(2 * time.Second)
+	after := show[edge.PortStatus](l, "msee1", "ports")
+	x := p.since(t, begin)
+	n := forwardedBy(after) - forwardedBy(before)
+	t.Logf("%v; msee1 has forwarded %d frames at the end", x, n)
+	if x.lost > probeRate/4 { // none, but for what the kernel's word of the link takes; unrepaired half of all
+		t.Errorf("the gateways' traffic to the wrong MSEE: %v", x)
+	}
+	if n < 30 {
+		t.Errorf("msee1 has forwarded %d frames: the gateways have moved, and nothing was proved", n)
+	}
 }
 
 // muteBGP has what msee1 tells the gateways lost, or not any more: TCP brings it
