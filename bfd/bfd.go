@@ -101,3 +101,9 @@ const (
 	MinSourcePort = 49152 // a control packet's; RFC 5881 §4
 	HopLimit      = 255   // of every packet, and so proof that it has crossed no router
 )
+
+// SourcePort is the port that a session's control packets come from, always the same
+// and within the range of RFC 5881 §4.
+func SourcePort(discriminator uint32) uint16 {
+	return MinSourcePort + uint16(discriminator%(1<<16-MinSourcePort))
+}

@@ -19,7 +19,8 @@ import (
 // that a session is dead when forwarding is, and alive as long as it is:
 //
 //	control   SetBFD gives a port's worker its sessions
-//	receive   localBFD takes control packets and echoes out of what is for us
+//	receive   localBFD takes control packets and echoes out of what is for us,
+//	          loopEcho echoes that are for their own sender
 //	clock     serveBFD, after each batch and when the timer wakes the worker:
 //	          expire, then transmit, ahead of all that is forwarded
 //	outcome   a session that goes down marks its adjacency before anything else;
@@ -79,6 +80,9 @@ func (s *BFDSession) Change(cfg bfd.Config, strict bool) *BFDSession {
 	c.Config, c.Strict = cfg, strict
 	return &c
 }
+
+// SourcePort is the one of the session's packets.
+func (s *BFDSession) SourcePort() uint16 { return bfd.SourcePort(s.Config.MyDiscriminator) }
 
 // Report returns the session's latest state. It is safe from any goroutine.
 func (s *BFDSession) Report() BFDReport {
@@ -414,8 +418,7 @@ func (t *bfdTable) transmit(w *Worker, s *bfdSession, now time.Duration) {
 			w.resolve(s.Adjacency)
 			continue
 		}
-		source := bfd.MinSourcePort + uint16(s.Config.MyDiscriminator%(1<<14))
-		t.send(w, s.rewrite, s.Local, s.Peer, source, bfd.ControlPort, bfd.HopLimit, len(b)-payload)
+		t.send(w, s.rewrite, s.Local, s.Peer, s.SourcePort(), bfd.ControlPort, bfd.HopLimit, len(b)-payload)
 	}
 }
 
@@ -452,8 +455,13 @@ func (t *bfdTable) send(w *Worker, r *Rewrite, from, to netip.Addr, source, dest
 	}
 	binary.BigEndian.PutUint16(udp[6:], checksum)
 	f.End = l3 + int(ipLen(f.Buf[l3:], from.Is4()))
-	f.VNet, f.Inner = port.VNetHdr{}, 0
-	if !r.put(f, l3, etherType) {
+	t.emit(w, r, l3, etherType)
+}
+
+// emit sends the frame, an IP packet at l3 as yet, at once.
+func (t *bfdTable) emit(w *Worker, r *Rewrite, l3 int, etherType uint16) {
+	t.frame.VNet, t.frame.Inner = port.VNetHdr{}, 0
+	if !r.put(&t.frame, l3, etherType) {
 		return // the tunnel's other end is not resolved
 	}
 	t.queue.port = w.port
@@ -555,20 +563,6 @@ func (w *Worker) receiveBFD(p *packet, udp []byte, dest uint16, hops uint8) bfd.
 	t.transmit(w, s, now) // an answer to a poll, or news of a state, waits for nothing
 	t.deadline = min(t.deadline, s.machine.Deadline())
 	return reason
-}
-
-// reflect sends an echo back where it came from (RFC 5880 §6.4), one hop
-// poorer, as FRR wants it: with 255 its sender would take it for a request.
-func (t *bfdTable) reflect(w *Worker, s *bfdSession, udp []byte) bfd.Reason {
-	r := s.Adjacency.Rewrite()
-	n := len(udp) - udpLen
-	if r == nil || s.Config.RequiredMinEcho == 0 || n > bfd.MaxLen {
-		return bfd.UnknownSession
-	}
-	copy(t.frame.Buf[port.Headroom+ipUDPMax:], udp[udpLen:])
-	t.send(w, r, s.Local, s.Peer, bfd.EchoPort, binary.BigEndian.Uint16(udp), bfd.HopLimit-1, n)
-	s.echoes, s.echoBytes = s.echoes+1, s.echoBytes+uint64(n)
-	return bfd.Accepted
 }
 
 // isFragment reports that an IP packet is not whole.

@@ -360,36 +360,6 @@ func TestBFDFloodIsTheNeighborsOwn(t *testing.T) {
 	})
 }
 
-func TestEchoIsSentBack(t *testing.T) {
-	for _, a := range families {
-		r := newRouter(t, 0x8100)
-		f := newFar(r, a.addr, a.our, 100)
-		s := session(a.addr, a.our, bfdConfig)
-		f.meet(t, s)
-		r.customer.tx = nil
-		echo := []byte("anything that fits")
-		if v := r.receive(f.datagram(t, echo, bfd.EchoPort, 255)); v != LocalBFD {
-			t.Fatalf("verdict %v", v)
-		}
-		if len(r.customer.tx) != 1 {
-			t.Fatalf("%d frames sent", len(r.customer.tx))
-		}
-		p := gopacket.NewPacket(r.customer.tx[0].Bytes(), layers.LayerTypeEthernet, gopacket.Default)
-		udp := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
-		if !bytes.Equal(udp.Payload, echo) || udp.SrcPort != bfd.EchoPort || udp.DstPort != 50000 {
-			t.Errorf("%s: sent back %v", a.addr, p)
-		}
-		if got := p.NetworkLayer().NetworkFlow().String(); got != a.our+"->"+a.addr {
-			t.Errorf("sent back %s", got)
-		}
-		s2 := s.Change(func() bfd.Config { c := bfdConfig; c.RequiredMinEcho = 0; return c }(), false)
-		r.worker.bfd.set(r.worker, []*BFDSession{s2})
-		if v := r.receive(f.datagram(t, echo, bfd.EchoPort, 255)); v != DropBFD {
-			t.Errorf("echo that we do not want: verdict %v", v)
-		}
-	}
-}
-
 // TestBFDSetTouchesOnlyWhatChanged: another session comes and goes, one is
 // changed, one is removed and says so.
 func TestBFDSetTouchesOnlyWhatChanged(t *testing.T) {

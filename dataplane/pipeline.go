@@ -314,6 +314,9 @@ func (w *Worker) special(p *packet, group *NextHopGroup) Verdict {
 		if p.out = group.Members[0].Rewrite(); p.out == nil {
 			return w.unresolved(group)
 		}
+		if p.out.Out == p.in && w.loopEcho(p) {
+			return LocalBFD
+		}
 		return proceed
 	case Local:
 		if p.generated {

@@ -119,7 +119,7 @@ func (e *Edge) watchBFD(s *session) {
 		w.session.Local == s.cfg.Local && w.session.Peer == s.cfg.Peer && w.port == sub.port
 	switch {
 	case !same:
-		cfg.MyDiscriminator = dataplane.NewDiscriminator()
+		cfg.MyDiscriminator = e.newDiscriminator()
 		w.session = dataplane.NewBFDSession(dataplane.BFDSession{Name: s.cfg.Name, Interface: sub.cfg.Name, VRF: s.vrf.index,
 			Local: s.cfg.Local, Peer: s.cfg.Peer, Adjacency: a.Adjacency, Config: cfg, Strict: strict})
 		w.port, w.hop, w.seen = sub.port, h, w.session.Report()
@@ -135,6 +135,34 @@ func (e *Edge) watchBFD(s *session) {
 		}
 	}
 	w.cfg, w.enabled = s.cfg.BFD, enabled
+}
+
+// newDiscriminator returns one of which no other session has the source port
+// (RFC 5881 §4), unless these are next to exhausted.
+func (e *Edge) newDiscriminator() (discr uint32) {
+	taken := map[uint16]bool{}
+	for _, s := range e.sessions {
+		if s.bfd != nil && s.bfd.session != nil {
+			taken[s.bfd.session.SourcePort()] = true
+		}
+	}
+	for _, l := range e.pairLinks() {
+		if l.session != nil {
+			taken[l.session.SourcePort()] = true
+		}
+	}
+	for _, f := range e.foreign {
+		if f.session != nil {
+			taken[f.session.SourcePort()] = true
+		}
+	}
+	for range 1000 {
+		discr = dataplane.NewDiscriminator()
+		if !taken[bfd.SourcePort(discr)] {
+			break
+		}
+	}
+	return discr
 }
 
 // unwatchBFD ends a session's BFD.
@@ -201,7 +229,10 @@ func (e *Edge) bfdChanged() {
 // traffic already.
 func (e *Edge) bfdDown(s *session, r dataplane.BFDReport) {
 	w, now := s.bfd, time.Now()
-	upFor := now.Sub(w.upAt)
+	var upFor time.Duration // not at all, if it came up and went down between two looks
+	if !w.upAt.IsZero() {
+		upFor = now.Sub(w.upAt)
+	}
 	w.upAt = time.Time{}
 	if (r.PeerAdminDown || r.LeftByAdmin) && !s.cfg.BFD.Strict || !s.cfg.Enabled {
 		return // RFC 5882 §4.2: no failure
@@ -268,6 +299,7 @@ type BFDStatus struct {
 	InUse     bool       `json:"inUse"`    // BFD lets traffic go there
 	HoldsBGP  bool       `json:"holdsBGP"`
 	HoldDown  bfd.Millis `json:"holdDown"` // how long it must be up before BGP may come
+	Echoes    uint64     `json:"echoes"`   // of the peer's, that were sent back
 	bfd.Status
 }
 
@@ -303,7 +335,7 @@ func (e *Edge) BFD() (rows []BFDStatus, err error) {
 	for _, p := range ports { // not in the control loop, which need not wait for the workers
 		for _, st := range e.engine.BFDStatus(p) {
 			if row, ok := sessions[st.BFDSession]; ok {
-				row.Status, row.Resolved = st.Status, st.Resolved
+				row.Status, row.Resolved, row.Echoes = st.Status, st.Resolved, st.Echoes
 				row.InUse = st.Adjacency.Down()&dataplane.DownBFD == 0
 				rows = append(rows, row)
 			}

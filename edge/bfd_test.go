@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -56,6 +57,21 @@ func TestStrictModeSwitchedOn(t *testing.T) {
 	}
 }
 
+// TestFlapBetweenLooks: a session that comes up and goes down while control does not
+// look is one that flaps, and not one that was up for long.
+func TestFlapBetweenLooks(t *testing.T) {
+	b := newBench(t)
+	b.v.endpoints = &endpoints{}
+	s := b.sessions["ce"]
+	s.cfg.Enabled, s.cfg.BFD.HoldDown, s.bfd = true, time.Second, &bfdWatch{upAt: time.Now().Add(-time.Hour)}
+	for flap, want := range []time.Duration{0, time.Second, 2 * time.Second, 4 * time.Second} {
+		b.bfdDown(s, dataplane.BFDReport{State: bfd.Down, Ups: uint32(flap) + 1, Downs: uint32(flap) + 1, Diag: bfd.DiagTimeExpired})
+		if s.bfd.delay != want {
+			t.Errorf("down for the %d. time: held down for %v, want %v", flap+1, s.bfd.delay, want)
+		}
+	}
+}
+
 // TestAdminDownIsNoFailure: a peer's AdminDown takes nothing down, even if the peer
 // says something else already when control hears of it; silence does.
 func TestAdminDownIsNoFailure(t *testing.T) {
@@ -76,5 +92,21 @@ func TestAdminDownIsNoFailure(t *testing.T) {
 		if s.bfd.held != c.held {
 			t.Errorf("%+v: held %v, want %v", c.report, s.bfd.held, c.held)
 		}
+	}
+}
+
+// TestSourcePorts: with hundreds of sessions no two have the same source port, and all
+// are in the range of RFC 5881 §4.
+func TestSourcePorts(t *testing.T) {
+	b := newBench(t)
+	seen := map[uint16]bool{}
+	for i := range 1000 {
+		cfg := bfd.Config{MyDiscriminator: b.newDiscriminator()}
+		s := dataplane.NewBFDSession(dataplane.BFDSession{Config: cfg})
+		if p := s.SourcePort(); p < bfd.MinSourcePort || seen[p] {
+			t.Fatalf("session %d has source port %d; another has it already %v", i, p, seen[p])
+		}
+		seen[s.SourcePort()] = true
+		b.sessions[fmt.Sprint(i)] = &session{bfd: &bfdWatch{session: s}}
 	}
 }

@@ -254,7 +254,7 @@ func (e *Edge) watchPair(l *pairLink, speaks bool, now time.Time) {
 	}
 	switch {
 	case l.session == nil || l.session.Adjacency != a.Adjacency || l.session.Local != want.Local || l.port != s.port:
-		cfg.MyDiscriminator = dataplane.NewDiscriminator()
+		cfg.MyDiscriminator = e.newDiscriminator()
 		l.session = dataplane.NewBFDSession(dataplane.BFDSession{Name: s.vrf.cfg.Name + "/" + s.cfg.Name + "/" + want.Peer.String(),
 			Interface: s.cfg.Name, VRF: s.vrf.index, Local: want.Local, Peer: want.Peer, Adjacency: a.Adjacency, Config: cfg})
 		l.port = s.port
