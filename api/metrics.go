@@ -217,7 +217,11 @@ func (s *scrape) subinterfaces(d source) error {
 func (s *scrape) sessions(d source) error {
 	rows, err := d.Sessions()
 	for _, b := range rows {
-		labels := []string{b.VRF, b.Peer.String(), string(b.Side)}
+		neighbor := b.Peer.String()
+		if b.Carrier != "" { // there are several of one neighbor's, one for each network and family
+			neighbor = strings.TrimPrefix(b.Session, b.VRF+"/")
+		}
+		labels := []string{b.VRF, neighbor, string(b.Side)}
 		s.truth(bgpUp, b.State == bgp.StateEstablished, labels...)
 		s.truth(bgpEnabled, b.State != bgp.StateDisabled, labels...)
 		put(s, bgpFlaps, b.Flaps, labels...)

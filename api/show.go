@@ -77,7 +77,11 @@ func ShowBGP(w io.Writer, rows []edge.SessionStatus, now time.Time) error {
 		if s.MD5 {
 			md5 = "yes"
 		}
-		out = append(out, []string{s.VRF, s.Peer.String(), strconv.FormatUint(uint64(s.AS), 10), string(s.Side), state, up,
+		neighbor := s.Peer.String()
+		if s.Carrier != "" {
+			neighbor += " (EVPN)"
+		}
+		out = append(out, []string{s.VRF, neighbor, strconv.FormatUint(uint64(s.AS), 10), string(s.Side), state, up,
 			hold, md5, strconv.Itoa(s.Accepted), strconv.Itoa(s.Refused), limitString(s), strconv.Itoa(s.Advertised), strconv.Itoa(s.Flaps)})
 	}
 	if err := table(w, "VRF NEIGHBOR AS SIDE STATE SINCE KEEP/HOLD MD5 ACCEPTED REFUSED LIMIT SENT FLAPS", out); err != nil {
@@ -162,6 +166,9 @@ func note(source string, p edge.PathStatus) string {
 	var notes []string
 	if source == "bgp" && p.Why != "" {
 		notes = append(notes, p.Why)
+	}
+	if p.MAC != "" {
+		notes = append(notes, "to "+p.MAC)
 	}
 	if p.Stale {
 		notes = append(notes, "stale")

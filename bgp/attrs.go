@@ -7,7 +7,7 @@ import (
 
 // Equal reports whether a and b say the same.
 func (a *Attrs) Equal(b *Attrs) bool {
-	return a.NextHop == b.NextHop && a.Origin == b.Origin &&
+	return a.NextHop == b.NextHop && a.MAC == b.MAC && a.Origin == b.Origin &&
 		a.HasMED == b.HasMED && a.MED == b.MED &&
 		slices.Equal(a.ASPath, b.ASPath) && slices.Equal(a.Communities, b.Communities)
 }
@@ -63,6 +63,7 @@ func (s *attrSet) hold() *attrSet {
 func appendKey(b []byte, a *Attrs) []byte {
 	hop := a.NextHop.As16() // 4in6 and 4 differ by BitLen
 	b = append(b, hop[:]...)
+	b = append(b, a.MAC[:]...)
 	b = append(b, byte(a.NextHop.BitLen()), a.Origin, byte(oneIf(a.HasMED)))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(a.NextHop.Zone())))
 	b = append(b, a.NextHop.Zone()...)

@@ -73,6 +73,7 @@ const (
 // routes of an UPDATE and never changed after they were made.
 type Attrs struct {
 	NextHop     netip.Addr
+	MAC         evpn.MAC // of the router behind NextHop, where that is the end of a tunnel; else zero
 	Origin      uint8
 	ASPath      []uint32 // the AS_SEQUENCEs in one
 	MED         uint32

@@ -3,6 +3,8 @@ package bgp
 import (
 	"net/netip"
 	"slices"
+
+	"msee/bgp/evpn"
 )
 
 // Changes is what a change of the RIB means to others. Order within a list
@@ -29,6 +31,7 @@ type RouteChange struct {
 type NextHop struct {
 	Session string
 	Addr    netip.Addr
+	MAC     evpn.MAC // see [Attrs]
 }
 
 // Empty reports whether nothing changed.
@@ -160,12 +163,12 @@ func (r *RIB) changeRoute(c *Changes, d dirty, was []member, left int) {
 // appendNextHop leaves out a next hop that is there already, by a third party's
 // word: it would get twice its share.
 func (m member) appendNextHop(hops []NextHop) []NextHop {
-	hop := m.attrs.NextHop
-	known := func(h NextHop) bool { return h.Addr == hop }
+	hop, mac := m.attrs.NextHop, m.attrs.MAC
+	known := func(h NextHop) bool { return h.Addr == hop && h.MAC == mac }
 	if m.from.Side == SideLocal || slices.ContainsFunc(hops, known) {
 		return hops
 	}
-	return append(hops, NextHop{Session: m.from.Name, Addr: hop})
+	return append(hops, NextHop{Session: m.from.Name, Addr: hop, MAC: mac})
 }
 
 // changeAdjRIBOut adds to each peer's update what differs between the export of

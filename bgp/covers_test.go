@@ -9,8 +9,8 @@ import (
 // refused, counts.
 func TestCovers(t *testing.T) {
 	peers := []Peer{
-		{Name: "a", AS: ASGateway, Side: SideGateway, Addr: netip.MustParseAddr("10.100.255.12"), Subnet: netip.MustParsePrefix("10.100.255.0/27")},
-		{Name: "b", AS: ASGateway, Side: SideGateway, Addr: netip.MustParseAddr("10.100.255.13"), Subnet: netip.MustParsePrefix("10.100.255.0/27")},
+		{Name: "a", AS: ASGateway, Side: SideGateway, Local: netip.MustParseAddr("10.100.255.4"), Addr: netip.MustParseAddr("10.100.255.12"), Subnet: netip.MustParsePrefix("10.100.255.0/27")},
+		{Name: "b", AS: ASGateway, Side: SideGateway, Local: netip.MustParseAddr("10.100.255.4"), Addr: netip.MustParseAddr("10.100.255.13"), Subnet: netip.MustParsePrefix("10.100.255.0/27")},
 	}
 	r := NewRIB(Policy{}, peers)
 	announce := func(session, prefix string, as uint32) {

@@ -37,7 +37,7 @@ func TestDrain(t *testing.T) {
 	}
 	g := Gateway()
 	g.Drained = true
-	msee := Peer{Name: "m", AS: ASMSEE, Side: SideMSEE, Addr: netip.MustParseAddr("10.0.0.4")}
+	msee := Peer{Name: "m", AS: ASMSEE, Side: SideMSEE, Local: netip.MustParseAddr("10.0.0.12"), Addr: netip.MustParseAddr("10.0.0.4")}
 	a := g.Export(&msee, &Peer{Side: SideLocal}, Route{netip.MustParsePrefix("10.100.0.0/16"), &Attrs{}})
 	if a == nil || !slices.Equal(a.ASPath, slices.Repeat([]uint32{ASGateway}, 8)) {
 		t.Errorf("a drained gateway announces %+v", a)

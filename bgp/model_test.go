@@ -83,7 +83,7 @@ func (m *model) outcome() outcome {
 		var hops []NextHop
 		for _, r := range set {
 			if r.from.Side != SideLocal && !slices.ContainsFunc(hops, func(h NextHop) bool { return h.Addr == r.attrs.NextHop }) {
-				hops = append(hops, NextHop{r.from.Name, r.attrs.NextHop})
+				hops = append(hops, NextHop{Session: r.from.Name, Addr: r.attrs.NextHop})
 			}
 		}
 		if len(hops) > 0 {

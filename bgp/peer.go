@@ -3,6 +3,8 @@ package bgp
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"msee/bgp/evpn"
 )
 
 // Side says what a BGP peer is to us, and so which policy its routes meet.
@@ -22,10 +24,14 @@ type Peer struct {
 	Name        string // of the session, unique in the RIB
 	Side        Side
 	AS          uint32     // the peer's
-	Local, Addr netip.Addr // ours and the peer's; their family is the only one the session carries
+	Local, Addr netip.Addr // ours and the peer's; the family of Local is the only one the session carries
 	// Subnet is the peering's or the core's, on which a next hop other than
 	// Addr may be (RFC 4271 §5.1.3). If it is zero only Addr may be one.
-	Subnet     netip.Prefix
+	Subnet netip.Prefix
+	// Underlay, of a peer whose routes come by EVPN, is our end of its tunnels with
+	// the subnet of the others: a next hop with a MAC is one of these. Addr is the
+	// neighbour that tells them, Local our address inside.
+	Underlay   netip.Prefix
 	RouterID   netip.Addr // ours
 	Connection string     // "" unless the session belongs to one
 	Weight     int        // routingWeight of the connection
@@ -42,15 +48,22 @@ func (p *Peer) sameSession(q *Peer) bool {
 
 // carries reports whether the session is for prefixes of that family.
 func (p *Peer) carries(prefix netip.Prefix) bool {
-	return p.Addr.Is4() == prefix.Addr().Is4()
+	return p.Local.Is4() == prefix.Addr().Is4()
 }
 
 // refusesNextHop says why frames cannot be sent to that next hop, if so.
-func (p *Peer) refusesNextHop(hop netip.Addr) Reason {
+func (p *Peer) refusesNextHop(hop netip.Addr, mac evpn.MAC) Reason {
+	tunnel := mac != evpn.MAC{}
 	switch {
+	case tunnel && hop == p.Underlay.Addr():
+		return ReasonNextHopOurs
+	case tunnel && p.Underlay.IsValid() && isHost(p.Underlay.Masked(), hop):
+		return ""
+	case tunnel:
+		return ReasonVTEP
 	case hop == p.Local:
 		return ReasonNextHopOurs
-	case hop == p.Addr, isHost(p.Subnet, hop):
+	case hop == p.Addr && !p.Underlay.IsValid(), isHost(p.Subnet, hop):
 		return ""
 	}
 	return ReasonNextHop

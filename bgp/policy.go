@@ -112,7 +112,7 @@ func (p *Policy) importAttrs(from *Peer, a *Attrs) (*Attrs, Reason) {
 	if from.Side == SideGateway && !p.reaches(a.Communities) {
 		return a, ReasonRegion
 	}
-	if why := from.refusesNextHop(a.NextHop); why != "" {
+	if why := from.refusesNextHop(a.NextHop, a.MAC); why != "" {
 		return a, why
 	}
 	if from.Side != SideCustomer {

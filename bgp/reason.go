@@ -10,6 +10,7 @@ const (
 	ReasonMartian       Reason = "martian prefix"
 	ReasonNextHop       Reason = "next hop not on the peering subnet"
 	ReasonNextHopOurs   Reason = "next hop is our own address"
+	ReasonVTEP          Reason = "tunnel's end not on the underlay's subnet"
 	ReasonFirstAS       Reason = "first AS is not the peer's"
 	ReasonASZero        Reason = "AS 0 in path"
 	ReasonLongPath      Reason = "more than 255 AS numbers in path"

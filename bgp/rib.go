@@ -149,9 +149,12 @@ func (r *RIB) Down(session string) Changes {
 
 // MarkStale says that the speaker was restarted: all routes are kept in use as
 // stale (RFC 4724 §4.2) until they are heard again or [RIB.Sweep] or [RIB.Down]
-// removes them.
+// removes them. Of what comes by EVPN its own table keeps that.
 func (r *RIB) MarkStale() {
 	for _, p := range r.peers {
+		if p.cfg.Underlay.IsValid() {
+			continue
+		}
 		p.generation++
 		p.stale = p.counts.Received > 0
 	}

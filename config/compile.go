@@ -70,7 +70,7 @@ func (d *Device) finish() {
 		slices.SortFunc(v.Subinterfaces, func(a, b Subinterface) int {
 			return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.STag, b.STag), cmp.Compare(a.CTag, b.CTag), cmp.Compare(a.Name, b.Name))
 		})
-		slices.SortFunc(v.Sessions, func(a, b Session) int { return a.Peer.Compare(b.Peer) })
+		slices.SortFunc(v.Sessions, func(a, b Session) int { return cmp.Or(a.Peer.Compare(b.Peer), cmp.Compare(a.Name, b.Name)) })
 		slices.SortFunc(v.Originate, func(a, b Originated) int { return comparePrefixes(a.Prefix, b.Prefix) })
 		slices.SortFunc(v.AllowedPrefixes, comparePrefixes)
 		slices.SortFunc(v.Endpoints, func(a, b Endpoint) int { return a.Addr.Compare(b.Addr) })
@@ -137,7 +137,8 @@ func (f *edgeFile) compilePeering(c *circuitSpec, p *circuit.Peering, bfd BFD, m
 }
 
 // compileConnection adds the MSEE's end of a connection: an address in the
-// GatewaySubnet, and a session to each of the two gateway instances.
+// GatewaySubnet, and a session to each of the two gateway instances, or what
+// [vxlanSpec] has instead.
 func (f *edgeFile) compileConnection(v *VRF, c connectionSpec, directGbps int) {
 	s := c.subinterface(f.underlay)
 	fast := c.fastPath
@@ -145,13 +146,15 @@ func (f *edgeFile) compileConnection(v *VRF, c connectionSpec, directGbps int) {
 	for _, subnet := range c.gatewaySubnets() {
 		local := circuit.MSEECoreAddress(subnet, f.role)
 		s.Addresses = append(s.Addresses, netip.PrefixFrom(local, subnet.Bits()))
+		session := Session{Subinterface: s.Name, Local: local, PeerAS: circuit.ASNGateway, Side: SideCore, Connection: c.Name,
+			Weight: c.RoutingWeight, Enabled: true, GracefulRestart: true,
+			MaxPrefixes: f.limits.of(circuit.MaxGatewayPrefixes(local.Is6())), FastPath: fast}
+		c.addPrefixRoutes(v, session, f.underlay)
 		for instance := range 2 {
-			v.addSession(Session{
-				Subinterface: s.Name, Local: local, Peer: circuit.GatewayAddress(subnet, instance),
-				PeerAS: circuit.ASNGateway, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true, BFD: c.bfd, GracefulRestart: true,
-				MaxPrefixes: f.limits.of(circuit.MaxGatewayPrefixes(local.Is6())),
-				FastPath:    fast,
-			}, f.timers)
+			session.Peer, session.BFD = circuit.GatewayAddress(subnet, instance), c.bfd
+			if !c.evpnAlone() {
+				v.addSession(session, f.timers)
+			}
 		}
 	}
 	v.Subinterfaces = append(v.Subinterfaces, s)
@@ -231,11 +234,14 @@ func (f *gatewayFile) compileConnection(v *VRF, c connectionSpec) {
 	for _, subnet := range c.gatewaySubnets() {
 		local := circuit.GatewayAddress(subnet, f.gateway.Instance)
 		s.Addresses = append(s.Addresses, netip.PrefixFrom(local, subnet.Bits()))
+		session := Session{Subinterface: s.Name, Local: local, PeerAS: circuit.ASNMSEE, Side: SideCore, Connection: c.Name,
+			Weight: c.RoutingWeight, Enabled: true, GracefulRestart: true}
+		c.addPrefixRoutes(v, session, f.underlay)
 		for _, role := range []circuit.Role{circuit.RolePrimary, circuit.RoleSecondary} {
-			v.addSession(Session{
-				Subinterface: s.Name, Local: local, Peer: circuit.MSEECoreAddress(subnet, role),
-				PeerAS: circuit.ASNMSEE, Side: SideCore, Connection: c.Name, Weight: c.RoutingWeight, Enabled: true, BFD: c.bfd, GracefulRestart: true,
-			}, f.timers)
+			session.Peer, session.BFD = circuit.MSEECoreAddress(subnet, role), c.bfd
+			if !c.evpnAlone() {
+				v.addSession(session, f.timers)
+			}
 		}
 	}
 	v.Subinterfaces = append(v.Subinterfaces, s)

@@ -198,4 +198,10 @@ type Session struct {
 	TTLSecurity bool
 	// EVPN: the session is with a VTEP on the underlay, and carries EVPN routes.
 	EVPN bool `json:",omitempty"`
+	// Carrier names the EVPN session that carries this one's routes, as IP prefix
+	// routes (type 5) of the subinterface's VXLAN network; "": it has a connection of
+	// its own. Peer is then the VTEP that session is with, and no timers count. With
+	// TellOnly nothing that the peer says is taken.
+	Carrier  string `json:",omitempty"`
+	TellOnly bool   `json:",omitempty"`
 }

@@ -258,6 +258,8 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("GracefulRestart", s.GracefulRestart)
 		f.add("TTLSecurity", s.TTLSecurity)
 		f.add("EVPN", s.EVPN)
+		f.add("Carrier", s.Carrier)
+		f.add("TellOnly", s.TellOnly)
 		all[objectKey{"session", s.Name}] = f
 	}
 }

@@ -24,6 +24,10 @@ const UnderlayVRF = "underlay"
 type vxlanSpec struct {
 	vni    uint32
 	remote []netip.Addr
+	// routes are with which EVPN neighbours IP prefix routes are exchanged, and tellOnly
+	// who is told them alone. With alone there are no sessions inside the VNet.
+	routes, tellOnly []netip.Addr
+	alone            bool
 }
 
 // underlaySpec is what tunnels run over, as configured.
@@ -114,6 +118,15 @@ func (r *reader) vxlan(o *object) *vxlanSpec {
 		vni:    uint32(value(s, "vni", required, number, between("a VXLAN network identifier", "", 1, vxlan.MaxVNI))),
 		remote: values(s, "remoteVteps", optional, address, checkHost),
 	}
+	if p, ok := s.section("prefixRoutes", optional, "neighbors"); ok {
+		x.routes = values(p, "neighbors", optional, address, checkHost)
+		x.tellOnly = values(p, "tellOnly", optional, address, checkHost)
+		x.alone = word(p, "sessions", optional, stateEnabled, stateDisabled) == stateDisabled
+		if x.alone && len(x.routes) == 0 {
+			r.fault(p.child("sessions"), stateDisabled, "nobody tells of the other end's prefixes", "neighbors beside it, or Enabled")
+		}
+		p.done()
+	}
 	for _, key := range []string{"port", "vlanId"} {
 		if o.has(key) {
 			o.get(key, optional, "")
@@ -172,6 +185,16 @@ func (r *reader) checkUnderlay(u *underlaySpec, asn uint32, ports []portSpec, co
 		for i, a := range c.vxlan.remote {
 			r.checkRemoteVTEP(u, a, index(path+".remoteVteps", i))
 		}
+		for i, a := range c.vxlan.routes {
+			r.checkPrefixRoutes(u, a, index(path+".prefixRoutes.neighbors", i))
+		}
+		for i, a := range c.vxlan.tellOnly {
+			at := index(path+".prefixRoutes.tellOnly", i)
+			r.checkPrefixRoutes(u, a, at)
+			if a.IsValid() && slices.Contains(c.vxlan.routes, a) {
+				r.fault(at, a.String(), "among the neighbors as well", "it in one of the two")
+			}
+		}
 	}
 }
 
@@ -184,6 +207,41 @@ func (r *reader) checkRemoteVTEP(u *underlaySpec, a netip.Addr, path string) {
 		r.fault(path, a.String(), "not on the underlay", "an address in a subnet of underlay.addressPrefixes")
 	} else if u.addresses[i].Addr() == a {
 		r.fault(path, a.String(), "our own end", "the others'")
+	}
+}
+
+// checkPrefixRoutes checks that a has an EVPN session.
+func (r *reader) checkPrefixRoutes(u *underlaySpec, a netip.Addr, path string) {
+	if a.IsValid() && u.neighbor(a) == nil {
+		r.fault(path, a.String(), "no EVPN neighbour", "the address of one of underlay.evpn.neighbors")
+	}
+}
+
+// neighbor returns the EVPN neighbour of that address, nil if there is none.
+func (u *underlaySpec) neighbor(a netip.Addr) *evpnNeighbor {
+	i := slices.IndexFunc(u.neighbors, func(n evpnNeighbor) bool { return n.address == a })
+	if i < 0 {
+		return nil
+	}
+	return &u.neighbors[i]
+}
+
+// evpnAlone reports whether there are no sessions inside the VNet.
+func (c *connectionSpec) evpnAlone() bool { return c.vxlan != nil && c.vxlan.alone }
+
+// addPrefixRoutes adds, for each neighbour that IP prefix routes are exchanged with, what
+// stands for a session of the family of s.
+func (c *connectionSpec) addPrefixRoutes(v *VRF, s Session, u *underlaySpec) {
+	if c.vxlan == nil {
+		return
+	}
+	for _, a := range slices.Concat(c.vxlan.routes, c.vxlan.tellOnly) {
+		s.Name, s.Peer, s.PeerAS = fmt.Sprintf("%s/v%d/%s", v.Name, c.vxlan.vni, a), a, u.neighbor(a).asn
+		s.Carrier, s.TellOnly = UnderlayVRF+"/"+a.String(), slices.Contains(c.vxlan.tellOnly, a)
+		if s.Local.Is6() {
+			s.Name += "/ipv6"
+		}
+		v.Sessions = append(v.Sessions, s)
 	}
 }
 

@@ -130,3 +130,69 @@ func TestEVPN(t *testing.T) {
 		t.Errorf("without both: %v", err)
 	}
 }
+
+// TestPrefixRoutes: what stands for a session per neighbour and family, beside the sessions
+// inside the VNet or in their place, at both ends.
+func TestPrefixRoutes(t *testing.T) {
+	const evpn = ", evpn: {neighbors: [{address: 172.16.0.12, peerASN: 65515}, {address: 172.16.0.20, peerASN: 65020}]}}"
+	text := strings.Replace(vxlanEdge, `"fd01::1/64"]}`, `"fd01::1/64"]`+evpn, 1)
+	text = strings.Replace(text, "remoteVteps: [172.16.0.12, 172.16.0.2]", "prefixRoutes: {neighbors: [172.16.0.12], tellOnly: [172.16.0.20]}", 1)
+	text += `    gatewaySubnetIpv6: "fd00:100:0:ff::/64"` + "\n"
+	beside, err := Parse("f", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := func(d *Device) (all []string) {
+		for _, s := range d.VRFs[0].Sessions {
+			if s.Side == SideCore {
+				w := s.Name
+				if s.Carrier != "" {
+					w += " by " + s.Carrier
+				}
+				if s.TellOnly {
+					w += ", told only"
+				}
+				all = append(all, w)
+			}
+			if s.Carrier != "" && (s.BFD.Interval != 0 || s.MaxPrefixes == 0 || s.Connection != "vnet1" || s.Subinterface != "core.v5001" || s.PeerAS == 0) {
+				t.Errorf("%+v", s)
+			}
+		}
+		return all
+	}
+	inside := []string{"er1-private/10.100.255.12", "er1-private/10.100.255.13"}
+	inside6 := []string{"er1-private/fd00:100:0:ff::c", "er1-private/fd00:100:0:ff::d"}
+	told := []string{"er1-private/v5001/172.16.0.12 by underlay/172.16.0.12", "er1-private/v5001/172.16.0.12/ipv6 by underlay/172.16.0.12",
+		"er1-private/v5001/172.16.0.20 by underlay/172.16.0.20, told only", "er1-private/v5001/172.16.0.20/ipv6 by underlay/172.16.0.20, told only"}
+	if got, want := words(beside), slices.Concat(inside, told, inside6); !slices.Equal(got, want) {
+		t.Errorf("beside: %q, want %q", got, want)
+	}
+	alone, err := Parse("f", []byte(strings.Replace(text, "tellOnly:", "sessions: Disabled, tellOnly:", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := words(alone); !slices.Equal(got, told) {
+		t.Errorf("alone: %q, want %q", got, told)
+	}
+	if c := Diff(beside, alone); len(c) != 4 {
+		t.Errorf("from one to the other: %v", c)
+	}
+	heard, err := Parse("f", []byte(strings.Replace(text, "neighbors: [172.16.0.12], tellOnly: [172.16.0.20]", "neighbors: [172.16.0.12, 172.16.0.20]", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := Diff(beside, heard); len(c) != 2 || !strings.Contains(c[0].String(), "TellOnly true → false") {
+		t.Errorf("heard as well: %v", c)
+	}
+	for _, c := range []struct{ name, old, new, want string }{
+		{"a stranger", "{neighbors: [172.16.0.12]", "{neighbors: [172.16.0.13]", "no EVPN neighbour"},
+		{"a stranger told", "tellOnly: [172.16.0.20]", "tellOnly: [172.16.0.21]", "no EVPN neighbour"},
+		{"both", "tellOnly: [172.16.0.20]", "tellOnly: [172.16.0.12]", "among the neighbors as well"},
+		{"nobody", "{neighbors: [172.16.0.12], ", "{sessions: Disabled, ", "nobody tells of the other end's prefixes"},
+		{"a word", "{neighbors: [172.16.0.12], ", "{neighbors: [172.16.0.12], sessions: None, ", "not a value of sessions"},
+	} {
+		if _, err := Parse("f", []byte(strings.Replace(text, c.old, c.new, 1))); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}

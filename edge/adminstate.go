@@ -36,6 +36,9 @@ func (e *Edge) setAdminStates(now time.Time) {
 		}
 	}
 	for name, s := range e.sessions {
+		if s.cfg.Carrier != "" {
+			continue
+		}
 		if sub := s.vrf.subs[s.cfg.Subinterface]; sub != nil && sub.port.cfg.Disabled {
 			e.speaker.Hold(name, bgp.Hold{By: holdAdminState, Cease: bgp.CeaseShutdown,
 				Message: "link disabled", Why: "the adminState of port " + sub.port.cfg.Name + " is Disabled"})

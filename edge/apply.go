@@ -408,6 +408,7 @@ func (e *Edge) commit(dev *config.Device, m made) error {
 		e.rebuild(v)
 	}
 	e.overlayChanged(told)
+	e.toldAgain()
 	e.advertiseOverlay()
 	for _, v := range e.vrfs {
 		v.fwd.commit()
@@ -560,7 +561,7 @@ func (e *Edge) peers(c config.VRF) []bgp.Peer {
 			continue // its routes are none of the RIB's
 		}
 		p := bgp.Peer{Name: s.Name, AS: s.PeerAS, Local: s.Local, Addr: s.Peer, RouterID: e.device.RouterID,
-			Connection: s.Connection, Weight: s.Weight, Side: bgp.SideCustomer, Subnet: subnet(c, s), MaxPrefixes: s.MaxPrefixes}
+			Connection: s.Connection, Weight: s.Weight, Side: bgp.SideCustomer, Subnet: subnet(c, s), Underlay: e.underlayOf(c, s), MaxPrefixes: s.MaxPrefixes}
 		if s.Side == config.SideMicrosoft {
 			p.Side = bgp.SideMicrosoft
 		}
@@ -591,6 +592,9 @@ func subnet(c config.VRF, s config.Session) (p netip.Prefix) {
 func (e *Edge) sessionConfigs() []bgp.SessionConfig {
 	var all []bgp.SessionConfig
 	for _, s := range e.sessions {
+		if s.cfg.Carrier != "" {
+			continue
+		}
 		all = append(all, bgp.SessionConfig{
 			Name: s.cfg.Name, Namespace: s.vrf.kernel.namespace, Local: s.cfg.Local, Peer: s.cfg.Peer,
 			LocalAS: e.device.ASN, PeerAS: s.cfg.PeerAS, RouterID: e.device.RouterID, Key: s.cfg.Key,

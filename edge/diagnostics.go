@@ -162,6 +162,9 @@ func (v *vrf) behind(p *bgp.Peer) string {
 	case bgp.SideCustomer:
 		return fmt.Sprintf("customer, AS %d", p.AS)
 	case bgp.SideGateway:
+		if p.Underlay.IsValid() {
+			return fmt.Sprintf("VTEP %v by EVPN, connection %s", p.Addr, p.Connection)
+		}
 		for instance := range 2 {
 			if circuit.GatewayAddress(p.Subnet.Masked(), instance) == p.Addr {
 				return fmt.Sprintf("gateway instance %d, connection %s", instance, p.Connection)
@@ -182,21 +185,22 @@ func (e *Edge) RouteTableSummary(circuit, peering, path string, why bool) (rows 
 		peers := e.peers(v.cfg)
 		for i, c := range v.cfg.Sessions {
 			s := e.sessions[c.Name]
+			status := e.carrier(s).status
 			counts := v.rib.Counts(c.Name)
-			row := SummaryRow{Neighbor: c.Peer.String(), V: 4, AS: c.PeerAS, UpDown: upDown(time.Since(s.status.Since)), StatePfxRcd: string(s.status.State)}
-			if s.status.Since.IsZero() {
+			row := SummaryRow{Neighbor: c.Peer.String(), V: 4, AS: c.PeerAS, UpDown: upDown(time.Since(status.Since)), StatePfxRcd: string(status.State)}
+			if status.Since.IsZero() {
 				row.UpDown = "never"
 			}
-			if s.status.State == bgp.StateEstablished {
+			if status.State == bgp.StateEstablished {
 				row.StatePfxRcd = strconv.Itoa(counts.Received)
 			}
 			if why {
 				row.Detail = &SummaryDetail{Behind: v.behind(&peers[i]), Received: counts.Received, Refused: counts.Refused,
 					Prefixes: s.limitStatus(counts.Received)}
-				if s.status.State == bgp.StateEstablished {
+				if status.State == bgp.StateEstablished {
 					row.Detail.Advertised = counts.Advertised
 				} else {
-					row.Detail.Reason = s.status.Reason
+					row.Detail.Reason = status.Reason
 				}
 			}
 			rows = append(rows, row)

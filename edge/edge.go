@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -375,6 +374,11 @@ func (e *Edge) down(s *session) {
 		return
 	}
 	c := s.vrf.rib.Down(s.cfg.Name)
+	if s.cfg.Carrier != "" { // its limit is over
+		e.ribChanged(s.vrf, c)
+		e.toldAgain()
+		return
+	}
 	s.vrf.keepForRepair(&c, time.Now())
 	e.ribChanged(s.vrf, c)
 	e.endpointsGone(s.vrf, s.cfg.Name, false)
@@ -388,9 +392,7 @@ func (e *Edge) sweep(s *session) {
 		return
 	}
 	e.ribChanged(s.vrf, s.vrf.rib.Sweep(s.cfg.Name))
-	for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-		s.vrf.endpoints.review = append(s.vrf.endpoints.review, netip.PrefixFrom(all, 0))
-	}
+	s.vrf.reviewAll()
 	e.endpointsGone(s.vrf, s.cfg.Name, true)
 	e.networkChanged(s)
 }
@@ -406,7 +408,9 @@ func (e *Edge) speakerRestarted() {
 	}
 	e.overlay.table.Stale("")
 	for _, s := range e.sessions {
-		s.sweepAt = time.Now().Add(staleFor)
+		if s.cfg.Carrier == "" {
+			s.sweepAt = time.Now().Add(staleFor)
+		}
 	}
 }
 
@@ -422,7 +426,7 @@ func (e *Edge) ribChanged(v *vrf, c bgp.Changes) {
 		delete(v.repair.kept, r.Prefix)
 	}
 	for _, u := range c.Updates {
-		e.speaker.Advertise(u)
+		e.advertise(v, u)
 	}
 	for _, name := range c.Exceeded {
 		e.limitExceeded(name)
@@ -437,7 +441,7 @@ func (e *Edge) routeTo(v *vrf, nextHops []bgp.NextHop) *group {
 		if s == nil || v.subs[s.cfg.Subinterface] == nil {
 			continue
 		}
-		h := hop{sub: v.subs[s.cfg.Subinterface], addr: nh.Addr}
+		h := hopOf(v.subs[s.cfg.Subinterface], nh)
 		hops = append(hops, h)
 		if !v.fwd.resolved(h) {
 			e.asking[h] = true

@@ -242,6 +242,13 @@ func (v *vrf) endpointsStale(session string) {
 // them.
 const reviewOneByOne = 64
 
+// reviewAll has all endpoints of the VRF decided anew.
+func (v *vrf) reviewAll() {
+	for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		v.endpoints.review = append(v.endpoints.review, netip.PrefixFrom(all, 0))
+	}
+}
+
 // reviewAnnounced decides the endpoints of those VRFs anew whose gateways have
 // changed what they announce.
 func (e *Edge) reviewAnnounced() {
@@ -372,10 +379,7 @@ func (e *Edge) useHost(v *vrf, h hop) (dataplane.Host, bool) {
 			v.fwd.forget(a)
 			return 0, false
 		}
-		a.users++
-		if h.mac != (port.MAC{}) {
-			v.fwd.neighborChanged(h, h.mac, true)
-		}
+		v.fwd.useAdjacency(a)
 		host = &endpointHost{Adjacency: a.Adjacency, number: number}
 		v.endpoints.hosts[h] = host
 		if !v.fwd.resolved(h) {
@@ -395,9 +399,6 @@ func (e *Edge) leaveHost(v *vrf, h hop) {
 	delete(v.endpoints.hosts, h)
 	if a := v.fwd.adjacencies[h]; a != nil {
 		a.users--
-		if h.mac != (port.MAC{}) && a.users == 0 {
-			a.Resolve(nil)
-		}
 		v.fwd.forget(a)
 	}
 }

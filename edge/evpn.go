@@ -11,10 +11,10 @@ import (
 	"msee/dataplane/port"
 )
 
-// EVPN: what other VTEPs tell of a VXLAN network over sessions on the underlay. Their
-// routes are none of a RIB's: they say which ends the tunnels have, behind which of
-// them a station is, and, on an MSEE, where an endpoint is, which FastPath then leads
-// to. We tell of ourselves alike.
+// EVPN: what other VTEPs tell of a VXLAN network over sessions on the underlay: which ends
+// the tunnels have, behind which of them a station is, and, on an MSEE, where an endpoint
+// is, which FastPath then leads to. None of that is for a RIB; prefixes are, see
+// prefixroutes.go. We tell of ourselves alike.
 
 // overlay is what the control loop keeps of EVPN.
 type overlay struct {
@@ -86,6 +86,7 @@ func (e *Edge) overlayChanged(c evpn.Changes) {
 	for _, h := range c.Hosts {
 		e.hostTold(h)
 	}
+	e.prefixesTold(c.Prefixes)
 }
 
 // replace turns those neighbors, all if macs is nil, to where they are now.
@@ -98,7 +99,7 @@ func (s *subinterface) replace(macs map[port.MAC]bool) {
 	if macs != nil {
 		return
 	}
-	for h := range s.vrf.endpoints.hosts {
+	for h := range s.vrf.fwd.adjacencies {
 		if h.sub == s && h.mac != (port.MAC{}) {
 			s.vrf.fwd.neighborChanged(h, h.mac, true)
 		}
@@ -155,7 +156,8 @@ func (e *Edge) toldPlace(v *vrf, addr netip.Addr, w way) (_ hop, refused circuit
 }
 
 // advertiseOverlay tells EVPN sessions of our networks: that we are an end of their
-// tunnels (type 3), and our addresses in them (type 2).
+// tunnels (type 3), our addresses in them (type 2), and to whom it is for the routes that
+// lead by us (type 5).
 func (e *Edge) advertiseOverlay() {
 	vnis := slices.Sorted(maps.Keys(e.overlay.networks))
 	for name, session := range e.sessions {
@@ -179,7 +181,7 @@ func (e *Edge) advertiseOverlay() {
 					Prefix: host(a.Addr())}, VNI: vni, Attrs: &attrs})
 			}
 		}
-		e.speaker.AdvertiseEVPN(name, routes)
+		e.speaker.ReplaceEVPN(name, append(routes, e.prefixesFor(name)...))
 	}
 }
 

@@ -58,7 +58,7 @@ func (e *Edge) FastPath() (rows []FastPathStatus, err error) {
 				Hits: v.endpoints.dp.Hits.Load(), Misses: v.endpoints.dp.Misses.Load(),
 				PortCount: port.used, Limit: e.endpointLimit(v), Refused: map[string]int{}}
 			for _, s := range v.cfg.Sessions {
-				if s.Connection != "" && s.Peer.Is4() {
+				if s.Connection != "" && s.Local.Is4() {
 					row.Connections = append(row.Connections, connectionState(s))
 				}
 			}
@@ -171,7 +171,7 @@ func (e *Edge) lookup(v *vrf, addr netip.Addr) RouteLookup {
 		}
 		row.Prefix, row.Kind = prefix.String(), g.Kind.String()
 		for _, h := range g.hops {
-			row.Hops = append(row.Hops, h.addr.String()+" on "+h.sub.cfg.Name)
+			row.Hops = append(row.Hops, h.String())
 		}
 		break
 	}

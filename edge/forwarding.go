@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"msee/bgp/evpn"
 	"msee/dataplane"
 	"msee/dataplane/fib"
 	"msee/dataplane/port"
@@ -23,6 +24,14 @@ type hop struct {
 	sub  *subinterface
 	addr netip.Addr
 	mac  port.MAC
+}
+
+func (h hop) String() string {
+	s := h.addr.String() + " on " + h.sub.cfg.Name
+	if h.mac != (port.MAC{}) {
+		s = evpn.MAC(h.mac).String() + " behind " + s
+	}
+	return s
 }
 
 // adjacency is a neighbor that the kernel knows or that groups lead to.
@@ -82,6 +91,9 @@ func (f *forwarding) group(kind dataplane.GroupKind, out *subinterface, members,
 			b.WriteString(" backup")
 		}
 		b.WriteString(" " + h.sub.cfg.Name + "/" + h.addr.String())
+		if h.mac != (port.MAC{}) {
+			b.WriteString("/" + evpn.MAC(h.mac).String())
+		}
 	}
 	key := b.String()
 	g := f.groups[key]
@@ -100,10 +112,17 @@ func (f *forwarding) group(kind dataplane.GroupKind, out *subinterface, members,
 func (f *forwarding) use(hops []hop) (adjacencies []*dataplane.Adjacency) {
 	for _, h := range hops {
 		a := f.adjacency(h)
-		a.users++
+		f.useAdjacency(a)
 		adjacencies = append(adjacencies, a.Adjacency)
 	}
 	return adjacencies
+}
+
+// useAdjacency counts one more user. What has a MAC of its own needs nobody to resolve it.
+func (f *forwarding) useAdjacency(a *adjacency) {
+	if a.users++; a.users == 1 && a.hop.mac != (port.MAC{}) {
+		f.neighborChanged(a.hop, a.hop.mac, true)
+	}
 }
 
 // adjacency returns a neighbor's adjacency, making it if need be.
@@ -135,7 +154,7 @@ func (f *forwarding) linkChanged(p *portState) {
 
 // forget drops an adjacency that nobody needs any more.
 func (f *forwarding) forget(a *adjacency) {
-	if a.users == 0 && !a.watched && a.Rewrite() == nil {
+	if a.users == 0 && !a.watched && (a.Rewrite() == nil || a.hop.mac != (port.MAC{})) {
 		delete(f.adjacencies, a.hop)
 	}
 }

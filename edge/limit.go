@@ -31,6 +31,11 @@ func (e *Edge) limitExceeded(name string) {
 	s.limit.until = time.Now().Add(e.device.PrefixRetry)
 	why := fmt.Sprintf("sent Cease / maximum number of prefixes reached (6/1): the peer announced more than %d prefixes; every %v it is tried whether there are fewer",
 		s.cfg.MaxPrefixes, e.device.PrefixRetry)
+	if s.cfg.Carrier != "" { // other networks' routes go by that session, so it stays
+		e.log.Error("BGP prefix limit exceeded; none of the neighbour's IP prefix routes counts", "session", name, "limit", s.cfg.MaxPrefixes, "retry", e.device.PrefixRetry)
+		s.vrf.reviewAll()
+		return
+	}
 	e.log.Error("BGP prefix limit exceeded; session ended", "session", name, "limit", s.cfg.MaxPrefixes, "retry", e.device.PrefixRetry)
 	e.speaker.Hold(name, bgp.Hold{By: limitHold, Cease: bgp.CeaseMaxPrefixes, Why: why})
 }

@@ -63,7 +63,10 @@ func (e *Edge) policy(c config.VRF) bgp.Policy {
 
 // holdDrained keeps all sessions down while the device is drained.
 func (e *Edge) holdDrained() {
-	for name := range e.sessions {
+	for name, s := range e.sessions {
+		if s.cfg.Carrier != "" {
+			continue
+		}
 		if e.maintenance != Drained {
 			e.speaker.Release(name, holdMaintenance)
 			continue

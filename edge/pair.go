@@ -228,7 +228,7 @@ func (e *Edge) pairView(now time.Time) pairView {
 		if s.cfg.Side != config.SideCore || !s.cfg.Enabled {
 			continue
 		}
-		if v.all++; s.tellsAll(now) {
+		if v.all++; e.carrier(s).tellsAll(now) {
 			v.told++
 		}
 	}

@@ -123,7 +123,8 @@ func (v *vrf) keepRepairing(old *forwarding) {
 func (v *vrf) still(hops []hop) (there []hop) {
 	for _, h := range hops {
 		if s := v.subs[h.sub.cfg.Name]; s != nil {
-			there = append(there, hop{sub: s, addr: h.addr})
+			h.sub = s
+			there = append(there, h)
 		}
 	}
 	return there

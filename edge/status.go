@@ -84,6 +84,9 @@ type SessionStatus struct {
 	AS         uint32      `json:"as"`
 	Side       config.Side `json:"side"`
 	Connection string      `json:"connection,omitempty"`
+	// Carrier names the EVPN session that carries this one's routes; "" for a session
+	// with a connection of its own.
+	Carrier    string      `json:"carrier,omitempty"`
 	MD5        bool        `json:"md5"`
 	Received   int         `json:"received"`
 	Accepted   int         `json:"accepted"`
@@ -104,6 +107,7 @@ type RouteStatus struct {
 // PathStatus is one way to a prefix.
 type PathStatus struct {
 	NextHop   netip.Addr `json:"nextHop"`
+	MAC       string     `json:"macAddress,omitempty"` // of the router behind NextHop, the end of a tunnel
 	Interface string     `json:"interface,omitempty"`
 	Session   string     `json:"session,omitempty"`
 	ASPath    []uint32   `json:"asPath"`
@@ -223,22 +227,24 @@ func (e *Edge) Sessions() (rows []SessionStatus, err error) {
 		for _, v := range e.device.VRFs {
 			for _, c := range v.Sessions {
 				s := e.sessions[c.Name]
+				by := e.carrier(s)
 				counts := s.vrf.rib.Counts(c.Name)
 				if c.EVPN {
 					counts.Received, counts.Refused = e.overlay.table.Told(c.Name)
 					counts.Accepted = counts.Received
 				}
 				row := SessionStatus{VRF: v.Name, Peer: c.Peer, Local: c.Local, AS: c.PeerAS, Side: c.Side,
-					Connection: c.Connection, MD5: c.Key != "", Received: counts.Received,
-					Accepted: counts.Accepted, Refused: counts.Refused, Prefixes: s.limitStatus(counts.Received), SessionStatus: s.status}
+					Connection: c.Connection, Carrier: c.Carrier, MD5: c.Key != "", Received: counts.Received,
+					Accepted: counts.Accepted, Refused: counts.Refused, Prefixes: s.limitStatus(counts.Received), SessionStatus: by.status}
+				row.Session = c.Name
 				if row.State == bgp.StateEstablished {
 					row.Advertised = counts.Advertised
-				} else if sub := s.vrf.subs[c.Subinterface]; sub != nil && sub.port.whyDown() != "" {
+				} else if sub := by.vrf.subs[by.cfg.Subinterface]; sub != nil && sub.port.whyDown() != "" {
 					row.Reason = sub.port.whyDown() // nearer to the cause than what the speaker sees
-				} else if why := s.whyBFD(); why != "" {
+				} else if why := by.whyBFD(); why != "" {
 					row.Reason = why
 				}
-				if left := time.Until(s.sweepAt); left > 0 && row.State != bgp.StateEstablished && counts.Received > 0 {
+				if left := time.Until(by.sweepAt); left > 0 && row.State != bgp.StateEstablished && counts.Received > 0 {
 					row.Reason += fmt.Sprintf("; graceful restart: its routes stay in use for %v more", left.Round(time.Second))
 				}
 				rows = append(rows, row)
@@ -304,7 +310,10 @@ func (v *vrf) path(c bgp.Candidate) PathStatus {
 		p.Communities = append(p.Communities, community.Value(value))
 	}
 	if s := v.subs[p.Interface]; s != nil {
-		p.Resolved = v.fwd.resolved(hop{sub: s, addr: p.NextHop})
+		h := hopOf(s, bgp.NextHop{Addr: p.NextHop, MAC: c.Attrs.MAC})
+		if p.Resolved = v.fwd.resolved(h); h.mac != (port.MAC{}) {
+			p.MAC = c.Attrs.MAC.String()
+		}
 	}
 	return p
 }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -27,25 +27,53 @@ const evpnAS, evpnVNI = 65020, 5001
 // evpnSpeaker tells both MSEEs, in a session for each host, what the hosts have.
 type evpnSpeaker struct {
 	*speaker.Speaker
-	mac evpn.MAC
+	mac   evpn.MAC
+	mu    sync.Mutex
+	heard map[string]map[evpn.Key]evpn.Route // by session
+}
+
+// note keeps what an update says.
+func (e *evpnSpeaker) note(u *evpn.Update) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.heard[u.Session] == nil {
+		e.heard[u.Session] = map[evpn.Key]evpn.Route{}
+	}
+	for _, k := range u.Withdraw {
+		delete(e.heard[u.Session], k)
+	}
+	for _, r := range u.Announce {
+		e.heard[u.Session][r.Key] = r
+	}
+}
+
+// prefix returns what a session tells of a prefix.
+func (e *evpnSpeaker) prefix(session, prefix string) (evpn.Route, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for k, r := range e.heard[session] {
+		if k.Type == evpn.TypePrefix && k.Prefix.String() == prefix {
+			return r, true
+		}
+	}
+	return evpn.Route{}, false
 }
 
 func startEVPN(t *testing.T, l *testLab) *evpnSpeaker {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &evpnSpeaker{Speaker: speaker.Start(ctx, []string{msee(t), "speaker"}, slog.New(slog.NewTextHandler(t.Output(), nil)))}
+	e := &evpnSpeaker{heard: map[string]map[evpn.Key]evpn.Route{}, Speaker: speaker.Start(ctx, []string{msee(t), "speaker"}, slog.New(slog.NewTextHandler(t.Output(), nil)))}
 	drained := make(chan struct{})
 	go func() {
-		for range e.Events() {
+		for ev := range e.Events() {
+			if ev.EVPN != nil {
+				e.note(ev.EVPN)
+			}
 		}
 		close(drained)
 	}()
 	t.Cleanup(func() { cancel(); e.Wait(); <-drained })
-	mac, err := net.ParseMAC(strings.TrimSpace(l.exec("vm", "cat", "/sys/class/net/vnet1/address")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.mac = evpn.MAC(mac)
+	e.mac = l.portMAC("vm", "vnet1")
 	var sessions []bgp.SessionConfig
 	for _, host := range evpnHosts {
 		for _, peer := range []string{"172.16.0.4", "172.16.0.5"} {
@@ -72,7 +100,7 @@ func (e *evpnSpeaker) has(host string, sequence uint32, endpoints ...netip.Addr)
 		routes = append(routes, evpn.Route{Key: evpn.Key{Type: evpn.TypeMACIP, RD: rd, MAC: e.mac, Prefix: netip.PrefixFrom(a, 32)}, VNI: evpnVNI, Attrs: &attrs})
 	}
 	for _, peer := range []string{"172.16.0.4", "172.16.0.5"} {
-		e.AdvertiseEVPN(host+" "+peer, routes)
+		e.ReplaceEVPN(host+" "+peer, routes)
 	}
 }
 

@@ -80,6 +80,11 @@ type Route struct {
 	Attrs   *Attrs
 }
 
+// Equal reports whether r says of its key what s says.
+func (r *Route) Equal(s *Route) bool {
+	return r.VNI == s.VNI && r.Routed == s.Routed && r.Gateway == s.Gateway && r.Attrs.Equal(s.Attrs)
+}
+
 // Attrs are the path attributes that the table and the edge look at. They are
 // shared by the routes of an UPDATE and never changed after they were made.
 type Attrs struct {

@@ -178,7 +178,7 @@ func appendVNI(b []byte, vni uint32) []byte {
 }
 
 // AppendNLRI appends a route as NLRI. Ethernet segments are all zero.
-func AppendNLRI(b []byte, r Route) []byte {
+func AppendNLRI(b []byte, r *Route) []byte {
 	start := len(b)
 	b = append(b, r.Type, 0)
 	b = append(b, r.RD[:]...)
@@ -209,7 +209,7 @@ func AppendNLRI(b []byte, r Route) []byte {
 }
 
 // AppendWithdrawn appends a route as NLRI that withdraws it.
-func AppendWithdrawn(b []byte, k Key) []byte { return AppendNLRI(b, Route{Key: k}) }
+func AppendWithdrawn(b []byte, k Key) []byte { return AppendNLRI(b, &Route{Key: k}) }
 
 // appendAddr appends a length in bits and the whole address; only the first if there
 // is none.

@@ -70,7 +70,7 @@ func TestNLRI(t *testing.T) {
 		}
 		var b []byte
 		for _, r := range c.routes {
-			b = AppendNLRI(b, r)
+			b = AppendNLRI(b, &r)
 		}
 		if !bytes.Equal(b, wire) {
 			t.Errorf("%s: built as\n% x, want\n% x", name, b, wire)
@@ -87,7 +87,7 @@ func TestNLRIAsGoBGP(t *testing.T) {
 	for name, c := range vectors {
 		for _, r := range c.routes {
 			var n gobgp.EVPNNLRI
-			wire := AppendNLRI(nil, r)
+			wire := AppendNLRI(nil, &r)
 			if err := n.DecodeFromBytes(wire); err != nil {
 				t.Errorf("%s: %v", name, err)
 				continue
@@ -162,7 +162,7 @@ func FuzzNLRI(f *testing.F) {
 		}
 		var again []byte
 		for _, r := range p.Routes {
-			again = AppendNLRI(again, r)
+			again = AppendNLRI(again, &r)
 		}
 		q, err := ParseNLRI(again)
 		if err != nil || !slices.Equal(p.Routes, q.Routes) || q.Malformed != nil {

@@ -156,7 +156,7 @@ func (t *Table) Update(u Update) (c Changes) {
 		switch {
 		case old == nil && len(s.routes) >= t.most:
 			s.refused++
-		case old != nil && old.VNI == r.VNI && old.Routed == r.Routed && old.Gateway == r.Gateway && old.Attrs.Equal(r.Attrs):
+		case old != nil && old.Equal(&r):
 			old.Stale = false
 		default:
 			t.set(s, r.Key, &Entry{Route: r, Session: u.Session}, &c)
@@ -276,7 +276,17 @@ func (t *Table) Host(h Host) *Entry {
 	return nil
 }
 
-// Prefix returns all routes for a prefix, not to be changed.
+// Prefixes returns those that a network has routes for, in no order.
+func (t *Table) Prefixes(vni uint32) (all []Prefix) {
+	if n := t.networks[vni]; n != nil {
+		for p := range n.prefixes {
+			all = append(all, Prefix{vni, p})
+		}
+	}
+	return all
+}
+
+// Prefix returns all routes for a prefix, the best first, not to be changed.
 func (t *Table) Prefix(p Prefix) []*Entry {
 	if n := t.networks[p.VNI]; n != nil {
 		return n.prefixes[p.Prefix]

@@ -39,14 +39,15 @@ func (s *session) advertise(u *bgp.Update) {
 func (s *session) refresh(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cur == c && s.cfg.EVPN {
-		c.retell.Store(true)
-	}
 	if s.cur == c {
-		s.dirty = keys(s.routes)
+		s.allDirtyLocked()
 		s.wakeTellerLocked()
 	}
 }
+
+// allDirtyLocked has the connection told everything, and no withdrawals of what it has
+// never heard.
+func (s *session) allDirtyLocked() { s.dirty, s.evpnDirty = keys(s.routes), keysEVPN(s.evpnOut) }
 
 func (s *session) wakeTellerLocked() {
 	if s.cur == nil {
@@ -70,12 +71,12 @@ func (s *session) tell(c *conn) {
 	}
 	s.mu.Lock()
 	o := c.open
-	s.dirty = keys(s.routes) // and no withdrawals of what this connection never heard
+	s.allDirtyLocked()
 	s.mu.Unlock()
 	w := &updateWriter{local: s.cfg.Local, as: s.cfg.LocalAS, fourOctets: o.fourOctets}
+	next, end := s.nextUpdates, w.endOfRIB
 	if s.cfg.EVPN {
-		s.tellEVPN(c, w)
-		return
+		next, end = s.nextEVPN, w.endOfEVPN
 	}
 	family, _ := s.family()
 	told := s.told // the End-of-RIB is due when it closes; nil when it is out
@@ -84,9 +85,9 @@ func (s *session) tell(c *conn) {
 	}
 	all := false
 	for {
-		b, more := s.nextUpdates(w, c)
+		b, more := next(w, c)
 		if !more && all {
-			b, told, all = w.endOfRIB(b), nil, false
+			b, told, all = end(b), nil, false
 		}
 		if len(b) > 0 {
 			if err := c.send(b, s.cfg.Hold); err != nil {

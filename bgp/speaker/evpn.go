@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"slices"
 
 	"msee/bgp"
@@ -9,8 +10,7 @@ import (
 )
 
 // EVPN sessions (AFI 25, SAFI 70): what differs from those with prefixes. What they
-// hear is decoded as other UPDATEs are, and queued by its own keys. What they say is
-// little, so the edge gives it whole, and each connection is told the difference.
+// hear is decoded as other UPDATEs are, and both ways routes are queued by their own keys.
 
 // reachEVPN takes the routes of MP_REACH_NLRI. One that is there twice and malformed
 // once is withdrawn (RFC 7606 §2).
@@ -76,18 +76,34 @@ func (r *received) updateEVPN(session string) *evpn.Update {
 	return &r.evpn
 }
 
+// evpnWord is the newest word on a route: what is not in its key, and without attributes
+// that it is withdrawn.
+type evpnWord struct {
+	vni, routed uint32
+	gateway     netip.Addr
+	attrs       *evpn.Attrs
+}
+
 // takeEVPN moves changes of up to maxRoutes weight out of q.
-func takeEVPN(session string, q *queue[evpn.Key, *evpn.Route]) *evpn.Update {
+func takeEVPN(session string, q *queue[evpn.Key, evpnWord]) *evpn.Update {
 	u := &evpn.Update{Session: session}
-	q.take(maxRoutes, func(k evpn.Key, r *evpn.Route) int {
-		if r == nil {
+	if n := min(q.len(), maxRoutes); n > 1 {
+		u.Announce = make([]evpn.Route, 0, n)
+	}
+	q.take(maxRoutes, func(k evpn.Key, w evpnWord) int {
+		if w.attrs == nil {
 			u.Withdraw = append(u.Withdraw, k)
 			return 1
 		}
-		u.Announce = append(u.Announce, *r)
-		return 1 + (len(r.Attrs.ASPath)+len(r.Attrs.Communities)+2*len(r.Attrs.Extended.Targets))/16
+		u.Announce = append(u.Announce, evpn.Route{Key: k, VNI: w.vni, Routed: w.routed, Gateway: w.gateway, Attrs: w.attrs})
+		return weightEVPN(w.attrs)
 	})
 	return u
+}
+
+// weightEVPN is weight for EVPN.
+func weightEVPN(a *evpn.Attrs) int {
+	return 1 + (len(a.ASPath)+len(a.Communities)+2*len(a.Extended.Targets))/16
 }
 
 // evpnRoutes is an evpn.Update on the wire. Routes are encoded as BGP does it.
@@ -109,7 +125,8 @@ func packEVPN(u *evpn.Update) *evpnRoutes {
 		r.Withdraw = evpn.AppendWithdrawn(r.Withdraw, k)
 	}
 	at := make(map[*evpn.Attrs]int)
-	for _, a := range u.Announce {
+	for n := range u.Announce {
+		a := &u.Announce[n]
 		i, ok := at[a.Attrs]
 		if !ok {
 			i = len(r.Groups)
@@ -141,7 +158,7 @@ func (r *evpnRoutes) unpack() (*evpn.Update, error) {
 	return u, nil
 }
 
-// advertiseEVPN replaces the Adj-RIB-Out.
+// advertiseEVPN changes the Adj-RIB-Out.
 func (s *session) advertiseEVPN(r *evpnRoutes) {
 	u, err := r.unpack()
 	if err != nil {
@@ -150,82 +167,90 @@ func (s *session) advertiseEVPN(r *evpnRoutes) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.evpnOut = u.Announce
+	for _, k := range u.Withdraw {
+		delete(s.evpnOut, k)
+	}
+	for _, r := range u.Announce {
+		s.evpnOut[r.Key] = r
+	}
+	if s.cur == nil {
+		return
+	}
+	for _, k := range u.Withdraw {
+		s.evpnDirty.set(k, struct{}{})
+	}
+	for _, r := range u.Announce {
+		s.evpnDirty.set(r.Key, struct{}{})
+	}
 	s.wakeTellerLocked()
 }
 
-// tellEVPN is tell for an EVPN session.
-func (s *session) tellEVPN(c *conn, w *updateWriter) {
-	told := map[evpn.Key]*evpn.Route{}
-	ready := s.told // the End-of-RIB is due when it closes; nil when it is out
-	if !c.open.carries(l2vpnEVPN) {
-		ready = nil
-	}
-	for all := false; ; {
-		if c.retell.Swap(false) {
-			clear(told)
-		}
-		s.mu.Lock()
-		routes := s.evpnOut
-		s.mu.Unlock()
-		b := w.differenceEVPN(nil, told, routes)
-		if all {
-			b, all, ready = w.messageEVPN(b, attrMPUnreach, []byte{0, 25, 70}, nil), false, nil
-		}
-		if len(b) > 0 {
-			if err := c.send(b, s.cfg.Hold); err != nil {
-				s.sendFailed(c, err)
-				return
-			}
-		}
-		select {
-		case <-c.wake:
-		case <-ready:
-			all = true
-		case <-c.gone:
-			return
-		}
-	}
-}
-
-// differenceEVPN appends the messages that lead from told, which it brings up to
-// date, to routes.
-func (w *updateWriter) differenceEVPN(b []byte, told map[evpn.Key]*evpn.Route, routes []evpn.Route) []byte {
-	gone := map[evpn.Key]bool{}
-	for k := range told {
-		gone[k] = true
-	}
+// nextEVPN is nextUpdates for an EVPN session.
+func (s *session) nextEVPN(w *updateWriter, c *conn) (b []byte, more bool) {
 	groups := make(map[*evpn.Attrs][]evpn.Route)
 	var order []*evpn.Attrs
-	for _, r := range routes {
-		delete(gone, r.Key)
-		if t := told[r.Key]; t != nil && t.VNI == r.VNI && t.Routed == r.Routed && t.Gateway == r.Gateway && t.Attrs.Equal(r.Attrs) {
-			continue
+	var gone []evpn.Key
+	s.mu.Lock()
+	if s.cur != c {
+		s.mu.Unlock()
+		return nil, false
+	}
+	s.evpnDirty.take(atOnce, func(k evpn.Key, _ struct{}) int {
+		r, ok := s.evpnOut[k]
+		if !ok {
+			gone = append(gone, k)
+			return 1
 		}
-		told[r.Key] = &r
 		if groups[r.Attrs] == nil {
 			order = append(order, r.Attrs)
 		}
 		groups[r.Attrs] = append(groups[r.Attrs], r)
-	}
+		return weightEVPN(r.Attrs)
+	})
+	more = s.evpnDirty.len() > 0
+	s.mu.Unlock()
 	for _, a := range order {
-		b = w.announceEVPN(b, groups[a], a)
+		var err error
+		if b, err = w.announceEVPN(b, groups[a], a); err != nil {
+			s.log.Error("advertise", "routes", len(groups[a]), "err", err)
+			for i := range groups[a] { // what was announced before is no longer so
+				gone = append(gone, groups[a][i].Key)
+			}
+		}
 	}
-	for k := range gone {
-		delete(told, k)
-		b = w.messageEVPN(b, attrMPUnreach, evpn.AppendWithdrawn([]byte{0, 25, 70}, k), nil)
+	return w.withdrawEVPN(b, gone), more
+}
+
+// longestEVPN is the most octets that a route has on the wire.
+const longestEVPN = 61
+
+// withdrawEVPN appends the messages that withdraw keys.
+func (w *updateWriter) withdrawEVPN(b []byte, keys []evpn.Key) []byte {
+	const room = maxMessage - headerLen - 4 - 4 - 3
+	for some := range slices.Chunk(keys, room/longestEVPN) {
+		nlri := []byte{0, 25, 70}
+		for _, k := range some {
+			nlri = evpn.AppendWithdrawn(nlri, k)
+		}
+		b = w.messageEVPN(b, attrMPUnreach, nlri, nil)
 	}
 	return b
 }
 
+// endOfEVPN appends End-of-RIB (RFC 4724 §2).
+func (w *updateWriter) endOfEVPN(b []byte) []byte {
+	return w.messageEVPN(b, attrMPUnreach, []byte{0, 25, 70}, nil)
+}
+
 // announceEVPN appends the messages that announce routes of attributes a.
-func (w *updateWriter) announceEVPN(b []byte, routes []evpn.Route, a *evpn.Attrs) []byte {
+func (w *updateWriter) announceEVPN(b []byte, routes []evpn.Route, a *evpn.Attrs) ([]byte, error) {
 	hop := w.local
 	if a.NextHop.IsValid() {
 		hop = a.NextHop
 	}
 	attrs := append(appendAttrHead(nil, flagTransitive, attrOrigin, 1), bgp.OriginIGP)
-	attrs = w.appendPath(attrs, append([]uint32{w.as}, a.ASPath...))
+	path := append([]uint32{w.as}, a.ASPath...)
+	attrs = w.appendPath(attrs, path)
 	if n := len(a.Communities); n > 0 {
 		attrs = appendAttrHead(attrs, flagOptional|flagTransitive, attrCommunities, 4*n)
 		for _, c := range a.Communities {
@@ -233,22 +258,26 @@ func (w *updateWriter) announceEVPN(b []byte, routes []evpn.Route, a *evpn.Attrs
 		}
 	}
 	attrs = appendAttr(attrs, flagOptional|flagTransitive, attrExtended, evpn.AppendExtended(nil, a.Extended))
+	if !w.fourOctets && isWide(path) {
+		attrs = appendAttrHead(attrs, flagOptional|flagTransitive, attrAS4Path, pathLen(path, 4))
+		attrs = appendSegments(attrs, path, 4)
+	}
 	if a.Flood != 0 {
 		attrs = appendAttr(attrs, flagOptional|flagTransitive, attrPMSI, evpn.AppendPMSI(nil, a.Flood, hop))
 	}
-	// The longest route has 61 octets; 32 of them leave room for the attributes.
-	const together = 32
-	for len(routes) > 0 {
-		n := min(len(routes), together)
+	room := maxMessage - headerLen - 4 - len(attrs) - (4 + 5 + 16) // MP_REACH_NLRI but its routes
+	if room < longestEVPN {
+		return b, errAttrsTooLong
+	}
+	for some := range slices.Chunk(routes, room/longestEVPN) {
 		nlri := append([]byte{0, 25, 70, byte(hop.BitLen() / 8)}, hop.AsSlice()...)
 		nlri = append(nlri, 0)
-		for _, r := range routes[:n] {
-			nlri = evpn.AppendNLRI(nlri, r)
+		for i := range some {
+			nlri = evpn.AppendNLRI(nlri, &some[i])
 		}
 		b = w.messageEVPN(b, attrMPReach, nlri, attrs)
-		routes = routes[n:]
 	}
-	return b
+	return b, nil
 }
 
 // messageEVPN appends an UPDATE of one multiprotocol attribute, first as RFC 7606

@@ -1,10 +1,12 @@
 package speaker
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +107,8 @@ func evpnRoute(vtep string, mac byte, vni uint32) evpn.Route {
 func readEVPN(t *testing.T, hop string, routes ...evpn.Route) *received {
 	t.Helper()
 	w := &updateWriter{as: theirAS, fourOctets: true}
-	b := w.announceEVPN(nil, routes, &evpn.Attrs{NextHop: netip.MustParseAddr(hop), Extended: evpn.Extended{Targets: []evpn.RT{evpn.NewRT(65011, 7001)}}})
+	b, err := w.announceEVPN(nil, routes, &evpn.Attrs{NextHop: netip.MustParseAddr(hop), Extended: evpn.Extended{Targets: []evpn.RT{evpn.NewRT(65011, 7001)}}})
+	must(t, err)
 	u, err := parseUpdate(b, l2vpnEVPN, true)
 	must(t, err)
 	return u
@@ -141,52 +144,44 @@ func TestEVPNTwice(t *testing.T) {
 	}
 }
 
-// TestEVPNDifference writes what leads from one Adj-RIB-Out to another, and reads it.
-func TestEVPNDifference(t *testing.T) {
-	w := &updateWriter{local: netip.MustParseAddr("172.16.0.1"), as: ourAS, fourOctets: true}
-	told := map[evpn.Key]*evpn.Route{}
-	a, b, c := evpnRoute("172.16.0.1", 1, 7001), evpnRoute("172.16.0.1", 2, 7001), evpnRoute("172.16.0.1", 3, 7001)
-	moved := b
-	attrs := *b.Attrs
-	attrs.Extended.Sequence++
-	moved.Attrs = &attrs
-	var many []evpn.Route
-	for i := range 100 {
-		many = append(many, evpnRoute("172.16.0.1", byte(i), 7002))
-		many[i].Attrs = many[0].Attrs
-	}
-	for i, step := range []struct {
-		want               []evpn.Route
-		announce, withdraw int
-	}{
-		{[]evpn.Route{a, b}, 2, 0},
-		{[]evpn.Route{a, b}, 0, 0},
-		{[]evpn.Route{moved, c}, 2, 1},
-		{nil, 0, 2},
-		{many, 100, 0},
-	} {
-		out := w.differenceEVPN(nil, told, step.want)
-		announced, withdrawn := 0, 0
-		r := strings.NewReader(string(out))
-		for r.Len() > 0 {
+// TestEVPNUpdates writes routes of one set of attributes, as many as it takes, and reads
+// them; attributes that leave no room are refused.
+func TestEVPNUpdates(t *testing.T) {
+	for _, c := range []struct {
+		routes, path, messages int
+		fourOctets             bool
+	}{{1, 2, 1, true}, {67, 2, 2, true}, {60, 2, 1, false}, {10, 900, 2, true}, {1, 990, 0, true}} {
+		w := &updateWriter{local: netip.MustParseAddr("172.16.0.1"), as: ourAS, fourOctets: c.fourOctets}
+		var routes []evpn.Route
+		for i := range c.routes {
+			routes = append(routes, evpn.Route{Key: evpn.Key{Type: evpn.TypePrefix, RD: evpn.NewRD(w.local, 1), Prefix: netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, byte(i)}), 16)}, VNI: 7001})
+		}
+		a := &evpn.Attrs{ASPath: slices.Repeat([]uint32{4200000000}, c.path), Extended: evpn.Extended{Targets: []evpn.RT{evpn.NewRT(ourAS, 7001)}, RouterMAC: evpn.MAC{2, 1}}}
+		b, err := w.announceEVPN(nil, routes, a)
+		if (err != nil) != (c.messages == 0) {
+			t.Errorf("%+v: %v", c, err)
+		}
+		b = w.withdrawEVPN(b, []evpn.Key{routes[0].Key})
+		var got, gone, messages int
+		for r := bytes.NewReader(b); r.Len() > 0; messages++ {
 			m, err := readMessage(r, make([]byte, maxMessage))
 			must(t, err)
-			u, err := parseUpdate(m, l2vpnEVPN, true)
+			u, err := parseUpdate(m, l2vpnEVPN, c.fourOctets)
 			if err != nil || u.malformed != "" {
-				t.Fatalf("step %d: %+v, %v", i, u, err)
+				t.Fatalf("%+v: %+v, %v", c, u, err)
 			}
 			for _, r := range u.evpn.Announce {
-				want := *told[r.Key]
-				same := *want.Attrs
-				same.ASPath = []uint32{ourAS}
-				if r.VNI != want.VNI || !r.Attrs.Equal(&same) {
-					t.Errorf("step %d: read %+v, want %+v", i, r, want)
+				want := *a
+				want.NextHop, want.ASPath = w.local, append([]uint32{ourAS}, a.ASPath...)
+				if r.Key != routes[got].Key || r.VNI != 7001 || !r.Attrs.Equal(&want) {
+					t.Errorf("%+v: read %+v with %+v", c, r, r.Attrs)
 				}
+				got++
 			}
-			announced, withdrawn = announced+len(u.evpn.Announce), withdrawn+len(u.evpn.Withdraw)
+			gone += len(u.evpn.Withdraw)
 		}
-		if announced != step.announce || withdrawn != step.withdraw || len(told) != len(step.want) {
-			t.Errorf("step %d: %d announced, %d withdrawn, %d told", i, announced, withdrawn, len(told))
+		if want := c.routes * min(c.messages, 1); got != want || gone != 1 || messages != c.messages+1 {
+			t.Errorf("%+v: %d announced in %d messages, %d withdrawn", c, got, messages-1, gone)
 		}
 	}
 }
@@ -214,13 +209,18 @@ func TestEVPNSession(t *testing.T) {
 	one, two := evpnRoute(v4b, 1, 7001), evpnRoute(v4b, 2, 7001)
 	two.Attrs = one.Attrs
 	b.Configure([]bgp.SessionConfig{cb})
-	b.AdvertiseEVPN(cb.Name, []evpn.Route{one})
+	b.ReplaceEVPN(cb.Name, []evpn.Route{one})
 	a.Configure([]bgp.SessionConfig{ca})
 	a.untilState(ca.Name, bgp.StateEstablished, 20*time.Second)
 	a.until("the first route and End-of-RIB", 10*time.Second, func() bool { return a.evpn[one.Key].Attrs != nil && a.eors > 0 })
 	if got := a.evpnOf(one.Key); got.VNI != 7001 || got.Attrs.NextHop.String() != v4b || !reflect.DeepEqual(got.Attrs.ASPath, []uint32{theirAS}) {
 		t.Errorf("received %+v, %+v", got, got.Attrs)
 	}
-	b.AdvertiseEVPN(cb.Name, []evpn.Route{two})
+	b.ReplaceEVPN(cb.Name, []evpn.Route{two})
 	a.until("the second route instead", 10*time.Second, func() bool { return a.evpn[one.Key].Attrs == nil && a.evpn[two.Key].Attrs != nil })
+	three := evpnRoute(v4b, 3, 7001)
+	b.AdvertiseEVPN(evpn.Update{Session: cb.Name, Announce: []evpn.Route{three}})
+	a.until("a third", 10*time.Second, func() bool { return a.evpn[two.Key].Attrs != nil && a.evpn[three.Key].Attrs != nil })
+	b.AdvertiseEVPN(evpn.Update{Session: cb.Name, Withdraw: []evpn.Key{two.Key}})
+	a.until("the third alone", 10*time.Second, func() bool { return a.evpn[two.Key].Attrs == nil && a.evpn[three.Key].Attrs != nil })
 }

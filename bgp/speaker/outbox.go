@@ -34,7 +34,7 @@ type news struct {
 // changes of a session's routes, of the one kind that it has; nil: withdrawn.
 type changes struct {
 	ip   queue[netip.Prefix, *bgp.Attrs]
-	evpn queue[evpn.Key, *evpn.Route]
+	evpn queue[evpn.Key, evpnWord]
 }
 
 func (c *changes) len() int { return c.ip.len() + c.evpn.len() }
@@ -114,10 +114,11 @@ func (o *outbox) updateEVPN(u *evpn.Update) {
 	defer o.mu.Unlock()
 	n := o.newsLocked(u.Session)
 	for _, k := range u.Withdraw {
-		n.routes.evpn.set(k, nil)
+		n.routes.evpn.set(k, evpnWord{})
 	}
-	for _, r := range u.Announce {
-		n.routes.evpn.set(r.Key, &r)
+	for i := range u.Announce {
+		r := &u.Announce[i]
+		n.routes.evpn.set(r.Key, evpnWord{r.VNI, r.Routed, r.Gateway, r.Attrs})
 	}
 }
 

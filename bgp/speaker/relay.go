@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -30,7 +29,6 @@ type conn struct {
 	established chan struct{} // closed when GoBGP is
 	confirmed   chan struct{} // closed when our first KEEPALIVE is out
 	wake        chan struct{} // there may be something to advertise
-	retell      atomic.Bool   // all of it, of an EVPN session
 	gone        chan struct{} // closed when the peer's side has ended
 	end         sync.Once
 

@@ -72,7 +72,8 @@ type session struct {
 	malformed int                            // UPDATEs treated as withdrawals
 	routes    map[netip.Prefix]*bgp.Attrs    // Adj-RIB-Out
 	dirty     *queue[netip.Prefix, struct{}] // what of it cur has not been told
-	evpnOut   []evpn.Route                   // of an EVPN session, instead of routes
+	evpnOut   map[evpn.Key]evpn.Route        // of an EVPN session, instead of routes
+	evpnDirty *queue[evpn.Key, struct{}]     // and dirty
 	holds     []bgp.Hold                     // as the edge wants them
 	lived     bool                           // it was Established, in this process
 	key       string                         // TCP-MD5, may change any time
@@ -97,6 +98,7 @@ func newSession(cfg bgp.SessionConfig, v *vrf, p *process, old *session) *sessio
 		cfg: cfg, vrf: v, out: p.out, log: p.log.With("session", cfg.Name), told: p.told, reborn: p.reborn,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 		routes: make(map[netip.Prefix]*bgp.Attrs), dirty: new(queue[netip.Prefix, struct{}]),
+		evpnOut: make(map[evpn.Key]evpn.Route), evpnDirty: new(queue[evpn.Key, struct{}]),
 		cease: ceaseShutdown, rebase: true, key: cfg.Key,
 	}
 	s.status = bgp.SessionStatus{Session: cfg.Name, State: bgp.StateIdle, Since: time.Now()}

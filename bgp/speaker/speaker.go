@@ -70,13 +70,13 @@ type Speaker struct {
 	mu        sync.Mutex
 	sessions  map[string]bgp.SessionConfig
 	routes    map[string]map[netip.Prefix]*bgp.Attrs // Adj-RIB-Outs
-	evpn      map[string][]evpn.Route                // those of EVPN sessions
+	evpn      map[string]map[evpn.Key]evpn.Route     // those of EVPN sessions
 	configure bool                                   // sessions changed
 	resets    []reset
 	holds     map[string][]bgp.Hold                     // by session
 	held      map[string]struct{}                       // whose holds changed
 	dirty     map[string]*queue[netip.Prefix, struct{}] // of routes
-	evpnDirty map[string]struct{}                       // of evpn
+	evpnDirty map[string]*queue[evpn.Key, struct{}]     // of evpn
 	reborn    bool                                      // the process follows one that died
 	untold    bool                                      // it has not been told all of routes yet
 	ping      uint64                                    // to be sent, 0 if none
@@ -115,7 +115,7 @@ func start(ctx context.Context, log *slog.Logger, launch func() (*child, error))
 		dirty:    make(map[string]*queue[netip.Prefix, struct{}]),
 		holds:    make(map[string][]bgp.Hold),
 		held:     make(map[string]struct{}),
-		evpn:     make(map[string][]evpn.Route), evpnDirty: make(map[string]struct{}),
+		evpn:     make(map[string]map[evpn.Key]evpn.Route), evpnDirty: make(map[string]*queue[evpn.Key, struct{}]),
 	}
 	var both sync.WaitGroup
 	both.Go(func() { s.supervise(ctx) })
@@ -156,7 +156,7 @@ func (s *Speaker) Configure(sessions []bgp.SessionConfig) {
 			s.dirty[c.Name] = keys(s.routes[c.Name])
 		}
 		if _, ok := was[c.Name]; !ok && len(s.evpn[c.Name]) > 0 {
-			s.evpnDirty[c.Name] = struct{}{}
+			s.evpnDirty[c.Name] = keysEVPN(s.evpn[c.Name])
 		}
 	}
 	for name, routes := range s.routes {
@@ -168,10 +168,10 @@ func (s *Speaker) Configure(sessions []bgp.SessionConfig) {
 		s.dirty[name] = keys(routes)
 		delete(s.routes, name)
 	}
-	for name := range s.evpn {
+	for name, routes := range s.evpn {
 		if _, ok := s.sessions[name]; !ok {
+			s.evpnDirty[name] = keysEVPN(routes)
 			delete(s.evpn, name)
-			s.evpnDirty[name] = struct{}{}
 		}
 	}
 	for name := range s.holds {
@@ -214,14 +214,53 @@ func (s *Speaker) Advertise(u bgp.Update) {
 	s.wakeUp()
 }
 
-// AdvertiseEVPN makes routes the whole Adj-RIB-Out of an EVPN session. They must not
-// change afterwards. Where their attributes name no next hop the session's local
-// address is sent.
-func (s *Speaker) AdvertiseEVPN(session string, routes []evpn.Route) {
+// AdvertiseEVPN is Advertise for an EVPN session.
+func (s *Speaker) AdvertiseEVPN(u evpn.Update) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.evpn[session] = routes
-	s.evpnDirty[session] = struct{}{}
+	s.advertiseEVPNLocked(u)
+}
+
+// ReplaceEVPN makes routes the whole Adj-RIB-Out of an EVPN session.
+func (s *Speaker) ReplaceEVPN(session string, routes []evpn.Route) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := evpn.Update{Session: session, Announce: routes}
+	wanted := make(map[evpn.Key]struct{}, len(routes))
+	for i := range routes {
+		wanted[routes[i].Key] = struct{}{}
+	}
+	for k := range s.evpn[session] {
+		if _, ok := wanted[k]; !ok {
+			u.Withdraw = append(u.Withdraw, k)
+		}
+	}
+	s.advertiseEVPNLocked(u)
+}
+
+func (s *Speaker) advertiseEVPNLocked(u evpn.Update) {
+	routes, dirty := s.evpn[u.Session], s.evpnDirty[u.Session]
+	if routes == nil {
+		routes = make(map[evpn.Key]evpn.Route, len(u.Announce))
+		s.evpn[u.Session] = routes
+	}
+	if dirty == nil {
+		dirty = new(queue[evpn.Key, struct{}])
+		s.evpnDirty[u.Session] = dirty
+	}
+	for _, k := range u.Withdraw {
+		if _, ok := routes[k]; ok {
+			delete(routes, k)
+			dirty.set(k, struct{}{})
+		}
+	}
+	for i := range u.Announce {
+		r := &u.Announce[i]
+		if old, ok := routes[r.Key]; !ok || !old.Equal(r) {
+			routes[r.Key] = *r
+			dirty.set(r.Key, struct{}{})
+		}
+	}
 	s.wakeUp()
 }
 
@@ -423,8 +462,8 @@ func (s *Speaker) markAll(reborn bool) {
 	for name, routes := range s.routes {
 		s.dirty[name] = keys(routes)
 	}
-	for name := range s.evpn {
-		s.evpnDirty[name] = struct{}{}
+	for name, routes := range s.evpn {
+		s.evpnDirty[name] = keysEVPN(routes)
 	}
 	for name := range s.holds {
 		s.held[name] = struct{}{}
@@ -434,11 +473,21 @@ func (s *Speaker) markAll(reborn bool) {
 
 // keys queues all prefixes of a table, those with the same attributes together.
 func keys(routes map[netip.Prefix]*bgp.Attrs) *queue[netip.Prefix, struct{}] {
-	byAttrs := make(map[*bgp.Attrs][]netip.Prefix)
-	for p, a := range routes {
+	return together(routes, func(a *bgp.Attrs) *bgp.Attrs { return a })
+}
+
+// keysEVPN is keys for EVPN.
+func keysEVPN(routes map[evpn.Key]evpn.Route) *queue[evpn.Key, struct{}] {
+	return together(routes, func(r evpn.Route) *evpn.Attrs { return r.Attrs })
+}
+
+func together[K, A comparable, R any](routes map[K]R, attrs func(R) A) *queue[K, struct{}] {
+	byAttrs := make(map[A][]K)
+	for p, r := range routes {
+		a := attrs(r)
 		byAttrs[a] = append(byAttrs[a], p)
 	}
-	q := new(queue[netip.Prefix, struct{}])
+	q := new(queue[K, struct{}])
 	for _, prefixes := range byAttrs {
 		for _, p := range prefixes {
 			q.set(p, struct{}{})
@@ -511,9 +560,23 @@ func (s *Speaker) nextCommand() (*command, bool) {
 			return &command{Routes: pack(u)}, true
 		}
 	}
-	for name := range s.evpnDirty {
-		delete(s.evpnDirty, name)
-		return &command{EVPN: packEVPN(&evpn.Update{Session: name, Announce: s.evpn[name]})}, true
+	for name, dirty := range s.evpnDirty {
+		u := &evpn.Update{Session: name}
+		dirty.take(maxRoutes, func(k evpn.Key, _ struct{}) int {
+			r, ok := s.evpn[name][k]
+			if !ok {
+				u.Withdraw = append(u.Withdraw, k)
+				return 1
+			}
+			u.Announce = append(u.Announce, r)
+			return weightEVPN(r.Attrs)
+		})
+		if dirty.len() == 0 {
+			delete(s.evpnDirty, name)
+		}
+		if len(u.Announce)+len(u.Withdraw) > 0 {
+			return &command{EVPN: packEVPN(u)}, true
+		}
 	}
 	if s.untold {
 		s.untold = false

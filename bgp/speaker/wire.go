@@ -20,10 +20,10 @@ type command struct {
 	Reset     *reset
 	Holds     *holds
 	Routes    *routes
-	EVPN      *evpnRoutes // the whole Adj-RIB-Out of an EVPN session
-	Reborn    bool        // this process follows one that died
-	Told      bool        // all that there is to advertise has been told
-	Ping      uint64      // to be answered
+	EVPN      *evpnRoutes
+	Reborn    bool   // this process follows one that died
+	Told      bool   // all that there is to advertise has been told
+	Ping      uint64 // to be answered
 }
 
 // holds are all holds of a session; it need not be configured yet.

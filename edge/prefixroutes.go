@@ -1,0 +1,177 @@
+package edge
+
+import (
+	"net/netip"
+	"slices"
+
+	"msee/bgp"
+	"msee/bgp/evpn"
+	"msee/config"
+	"msee/dataplane/port"
+)
+
+// IP prefix routes (EVPN type 5, RFC 9136): what a gateway and an MSEE tell each other in
+// a session inside the VNet, told on the underlay instead. Each neighbour that a
+// connection exchanges them with is, in each family, a peer of its VRF's RIB like any other, under the same
+// policy and limits; only its updates come out of EVPN's table and go into the carrying
+// session's Adj-RIB-Out. A next hop is a VTEP and the router's MAC behind it (RFC 9136
+// §4.4.1, interface-less), or a gateway's address in the network's own subnet, which is a
+// neighbor like any other (§4.1).
+
+// carrier is the session whose connection carries s.
+func (e *Edge) carrier(s *session) *session {
+	if c := e.sessions[s.cfg.Carrier]; c != nil {
+		return c
+	}
+	return s
+}
+
+// prefixesTold brings what EVPN's table says of these prefixes to the RIBs.
+func (e *Edge) prefixesTold(prefixes []evpn.Prefix) {
+	updates := map[string]*bgp.Update{}
+	var changed []*vrf
+	shared := map[toldAttrs]*bgp.Attrs{}
+	for _, p := range prefixes {
+		sub := e.overlay.networks[p.VNI]
+		if sub == nil {
+			continue
+		}
+		v := sub.vrf
+		if !slices.Contains(changed, v) {
+			changed = append(changed, v)
+		}
+		v.endpoints.review = append(v.endpoints.review, p.Prefix)
+		for i := range v.cfg.Sessions {
+			c := &v.cfg.Sessions[i]
+			if c.Carrier == "" || c.TellOnly || c.Subinterface != sub.cfg.Name || c.Local.Is4() != p.Prefix.Addr().Is4() {
+				continue
+			}
+			u := updates[c.Name]
+			if u == nil {
+				u = &bgp.Update{Session: c.Name}
+				updates[c.Name] = u
+			}
+			told := e.overlay.table.Prefix(p)
+			if i := slices.IndexFunc(told, func(r *evpn.Entry) bool { return r.Session == c.Carrier }); i < 0 {
+				u.Withdraw = append(u.Withdraw, p.Prefix)
+			} else {
+				u.Announce = append(u.Announce, bgp.Route{Prefix: p.Prefix, Attrs: attrsTold(told[i], shared)})
+			}
+		}
+	}
+	for _, v := range changed {
+		for _, c := range v.cfg.Sessions {
+			if u := updates[c.Name]; u != nil {
+				e.ribChanged(v, v.rib.Apply(*u))
+				if s := e.sessions[c.Name]; s != nil {
+					e.watchLimit(s)
+				}
+			}
+		}
+	}
+}
+
+// toldAttrs are what routes share that have equal attributes for the RIB.
+type toldAttrs struct {
+	attrs   *evpn.Attrs
+	gateway netip.Addr
+}
+
+func attrsTold(r *evpn.Entry, shared map[toldAttrs]*bgp.Attrs) *bgp.Attrs {
+	key := toldAttrs{r.Attrs, r.Gateway}
+	a := shared[key]
+	if a == nil {
+		a = &bgp.Attrs{NextHop: r.Attrs.NextHop, MAC: r.Attrs.Extended.RouterMAC, Origin: bgp.OriginIGP, ASPath: r.Attrs.ASPath, Communities: r.Attrs.Communities}
+		if r.Gateway.IsValid() {
+			a.NextHop, a.MAC = r.Gateway, evpn.MAC{}
+		}
+		shared[key] = a
+	}
+	return a
+}
+
+// toldAgain has the RIBs hear all that the table says: of peers that are new, or have
+// come back from a limit. What they know already changes nothing.
+func (e *Edge) toldAgain() {
+	for vni := range e.overlay.networks {
+		e.prefixesTold(e.overlay.table.Prefixes(vni))
+	}
+}
+
+// advertise brings a change of an Adj-RIB-Out to the speaker.
+func (e *Edge) advertise(v *vrf, u bgp.Update) {
+	s := e.sessions[u.Session]
+	if s == nil || s.cfg.Carrier == "" {
+		e.speaker.Advertise(u)
+		return
+	}
+	sub := v.subs[s.cfg.Subinterface]
+	if sub == nil || e.overlay.networks[sub.cfg.VXLAN.VNI] != sub {
+		return // advertiseOverlay tells all
+	}
+	out := evpn.Update{Session: s.cfg.Carrier, Announce: e.prefixRoutes(sub, &s.cfg, u.Announce)}
+	for _, p := range u.Withdraw {
+		out.Withdraw = append(out.Withdraw, e.prefixKey(sub, p))
+	}
+	e.speaker.AdvertiseEVPN(out)
+}
+
+func (e *Edge) prefixKey(s *subinterface, p netip.Prefix) evpn.Key {
+	return evpn.Key{Type: evpn.TypePrefix, RD: evpn.NewRD(e.device.RouterID, e.overlay.number(s.cfg.VXLAN.VNI)), Prefix: p}
+}
+
+// prefixRoutes are routes as a neighbour is told them: the way is by our end of the
+// tunnel, to our MAC.
+func (e *Edge) prefixRoutes(s *subinterface, to *config.Session, routes []bgp.Route) []evpn.Route {
+	vni, local := s.cfg.VXLAN.VNI, s.localVTEP(to.Peer)
+	if !local.IsValid() {
+		return nil
+	}
+	extended := evpn.Extended{Targets: []evpn.RT{evpn.NewRT(e.device.ASN, vni)}, RouterMAC: evpn.MAC(s.port.port.MAC())}
+	shared := map[*bgp.Attrs]*evpn.Attrs{}
+	out := make([]evpn.Route, len(routes))
+	for i, r := range routes {
+		a := shared[r.Attrs]
+		if a == nil {
+			a = &evpn.Attrs{NextHop: local, ASPath: r.Attrs.ASPath, Communities: r.Attrs.Communities, Extended: extended}
+			shared[r.Attrs] = a
+		}
+		out[i] = evpn.Route{Key: e.prefixKey(s, r.Prefix), VNI: vni, Attrs: a}
+	}
+	return out
+}
+
+// prefixesFor is all that an EVPN session is told of prefixes.
+func (e *Edge) prefixesFor(session string) (routes []evpn.Route) {
+	for _, v := range e.sortedVRFs() {
+		for i := range v.cfg.Sessions {
+			c := &v.cfg.Sessions[i]
+			if sub := v.subs[c.Subinterface]; c.Carrier == session && sub != nil {
+				routes = append(routes, e.prefixRoutes(sub, c, v.rib.AdjRIBOut(c.Name))...)
+			}
+		}
+	}
+	return routes
+}
+
+// underlayOf is our end of the tunnels that a peer's routes lead into, with its subnet; invalid
+// if they come by no EVPN session.
+func (e *Edge) underlayOf(c config.VRF, s config.Session) netip.Prefix {
+	i := slices.IndexFunc(c.Subinterfaces, func(x config.Subinterface) bool { return x.Name == s.Subinterface })
+	if s.Carrier == "" || i < 0 || c.Subinterfaces[i].VXLAN == nil {
+		return netip.Prefix{}
+	}
+	if on := e.vrfs[config.UnderlayVRF].subs[c.Subinterfaces[i].VXLAN.Underlay]; on != nil {
+		for _, p := range on.cfg.Addresses {
+			if p.Contains(s.Peer) {
+				return p
+			}
+		}
+	}
+	return netip.Prefix{}
+}
+
+// hopOf is the neighbor that a next hop of the RIB's is.
+func hopOf(s *subinterface, nh bgp.NextHop) hop {
+	return hop{sub: s, addr: nh.Addr, mac: port.MAC(nh.MAC)}
+}

@@ -1,0 +1,189 @@
+package edge
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"msee/bgp"
+	"msee/bgp/evpn"
+	"msee/circuit"
+	"msee/config"
+	"msee/dataplane/port"
+)
+
+const byEVPN, byEVPN13, hostTold20 = "er1-private/v5001/172.16.0.12", "er1-private/v5001/172.16.0.13", "er1-private/v5001/172.16.0.20"
+
+// newPrefixEdge has the network's routes told by EVPN: by both instances of the gateway, who
+// may tell three prefixes each, and to a host.
+func newPrefixEdge(t *testing.T) *fastPathEdge {
+	e := newOverlayEdge(t)
+	e.maintenance, e.device.ASN, e.device.RouterID = InService, circuit.ASNMSEE, netip.MustParseAddr("1.1.1.1")
+	v := e.vrfs["er1-private"]
+	inside := v.cfg.Sessions[0]
+	v.cfg.Subinterfaces[1].VXLAN = v.subs["core.er1-private"].cfg.VXLAN
+	v.cfg.Sessions = nil
+	for i, name := range []string{byEVPN, byEVPN13, hostTold20} {
+		s := inside
+		s.Name, s.Peer, s.MaxPrefixes, s.TellOnly = name, netip.MustParseAddr(name[strings.LastIndex(name, "/")+1:]), 3, i == 2
+		s.Carrier = "underlay/" + s.Peer.String()
+		v.cfg.Sessions = append(v.cfg.Sessions, s)
+		e.sessions[s.Name] = &session{cfg: s, vrf: v}
+	}
+	v.rib.SetPolicy(e.policy(v.cfg))
+	v.rib.SetPeers(e.peers(v.cfg))
+	return e
+}
+
+func prefixTold(prefix, vtep string, mac byte) evpn.Route {
+	r := toldOf(vtep, "0.0.0.0", 0, 0)
+	r.Type, r.MAC, r.Prefix = evpn.TypePrefix, evpn.MAC{}, netip.MustParsePrefix(prefix)
+	r.Attrs.Extended.RouterMAC, r.Attrs.ASPath = evpn.MAC{2, 0, 0, 0, 0, mac}, []uint32{bgp.ASGateway}
+	return r
+}
+
+// candidates are the RIB's routes to a prefix in words.
+func (e *fastPathEdge) candidates(prefix string) (words []string) {
+	for _, c := range e.vrfs["er1-private"].rib.Explain(netip.MustParsePrefix(prefix)) {
+		words = append(words, fmt.Sprintf("%s %s by %s: %v %v", c.State, c.Why, c.Peer.Name, c.Attrs.NextHop, c.Attrs.MAC))
+	}
+	return words
+}
+
+// TestPrefixRoutes: a gateway's type 5 routes are the RIB's, and lead to its MAC behind its
+// VTEP; whose they are is looked at, and what they may be.
+func TestPrefixRoutes(t *testing.T) {
+	e := newPrefixEdge(t)
+	v := e.vrfs["er1-private"]
+	const prefix = "10.100.0.0/16"
+	e.tell("underlay/172.16.0.12", prefixTold(prefix, "172.16.0.12", 12))
+	e.tell("underlay/172.16.0.13", prefixTold(prefix, "172.16.0.13", 13))
+	e.tell("underlay/172.16.0.20", prefixTold(prefix, "172.16.0.20", 20), prefixTold("10.101.0.0/16", "172.16.0.20", 20))
+	if got, want := e.candidates(prefix), []string{
+		"best lowest peer address of 2 equal routes by " + byEVPN + ": 172.16.0.12 02:00:00:00:00:0c",
+		"ecmp equal to the best by " + byEVPN13 + ": 172.16.0.13 02:00:00:00:00:0d",
+	}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := e.candidates("10.101.0.0/16"); len(got) != 0 {
+		t.Errorf("a host's word: %q", got)
+	}
+	g := v.fwd.routed[netip.MustParsePrefix(prefix)]
+	if g == nil || len(g.Members) != 2 {
+		t.Fatalf("the route leads to %v", g)
+	}
+	for i, last := range []byte{12, 13} {
+		vtep := netip.AddrFrom4([4]byte{172, 16, 0, last})
+		r := g.Members[i].Rewrite()
+		if g.hops[i].mac != (port.MAC{2, 0, 0, 0, 0, last}) || r == nil || r.VTEP == nil || r.VTEP.Addr != vtep {
+			t.Errorf("member %d: %v, rewrite %+v", i, g.hops[i], r)
+		}
+	}
+	e.tell("h20", toldOf("172.16.0.20", "10.100.1.10", 1, 0))
+	e.reviewAnnounced()
+	if got := e.explainFastPath(v, netip.MustParseAddr("10.100.1.10")); !strings.Contains(got, "hit: host 172.16.0.20") {
+		t.Errorf("an endpoint in a prefix that came by EVPN: %s", got)
+	}
+
+	// What none of a gateway's routes may be.
+	with := func(change func(*evpn.Route)) evpn.Route {
+		r := prefixTold("10.102.0.0/16", "172.16.0.12", 12)
+		change(&r)
+		return r
+	}
+	for want, r := range map[string]evpn.Route{
+		string(bgp.ReasonDefaultRoute): with(func(r *evpn.Route) { r.Prefix = netip.MustParsePrefix("0.0.0.0/0") }),
+		string(bgp.ReasonMartian):      with(func(r *evpn.Route) { r.Prefix = netip.MustParsePrefix("127.1.0.0/16") }),
+		string(bgp.ReasonFirstAS):      with(func(r *evpn.Route) { r.Attrs.ASPath = []uint32{65000} }),
+		string(bgp.ReasonVTEP):         with(func(r *evpn.Route) { r.Attrs.NextHop = netip.MustParseAddr("172.17.0.12") }),
+		string(bgp.ReasonNextHopOurs):  with(func(r *evpn.Route) { r.Attrs.NextHop = netip.MustParseAddr("172.16.0.4") }),
+		string(bgp.ReasonNextHop):      with(func(r *evpn.Route) { r.Gateway = netip.MustParseAddr("10.1.1.1") }),
+		"best only route":              with(func(r *evpn.Route) { r.Gateway = netip.MustParseAddr("10.100.255.12") }),
+	} {
+		e.tell("underlay/172.16.0.12", r)
+		if got := e.candidates(r.Prefix.String()); len(got) != 1 || !strings.Contains(got[0], want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+		e.overlayChanged(e.overlay.table.Update(evpn.Update{Session: "underlay/172.16.0.12", Withdraw: []evpn.Key{r.Key}}))
+		if got := e.candidates(r.Prefix.String()); len(got) != 0 {
+			t.Errorf("withdrawn: %q", got)
+		}
+	}
+
+	v.rib.MarkStale() // the speaker's restart, of which the table knows
+	e.overlay.table.Stale("")
+	e.overlayChanged(e.overlay.table.Drop("underlay/172.16.0.12"))
+	if got := e.candidates(prefix); len(got) != 1 || !strings.HasPrefix(got[0], "best only route by "+byEVPN13) {
+		t.Errorf("with one instance: %q", got)
+	}
+	for _, s := range []string{"underlay/172.16.0.13", "underlay/172.16.0.20", "h20"} {
+		e.overlayChanged(e.overlay.table.Drop(s))
+	}
+	e.reviewAnnounced()
+	if n := v.rib.Len(); n != 0 || len(v.fwd.routed) != 0 || len(v.fwd.adjacencies) != 0 || e.programmed() != 0 {
+		t.Errorf("something remains: %d prefixes, routes %v, adjacencies %v, %d endpoints", n, v.fwd.routed, v.fwd.adjacencies, e.programmed())
+	}
+}
+
+// TestPrefixRouteLimit: of a gateway that tells of too many prefixes none counts, until
+// there are fewer.
+func TestPrefixRouteLimit(t *testing.T) {
+	e := newPrefixEdge(t)
+	v := e.vrfs["er1-private"]
+	var routes []evpn.Route
+	for i := range 4 {
+		routes = append(routes, prefixTold(fmt.Sprintf("10.%d.0.0/16", 100+i), "172.16.0.12", 12))
+	}
+	e.tell("underlay/172.16.0.12", routes[:3]...)
+	e.tell("underlay/172.16.0.13", prefixTold("10.100.0.0/16", "172.16.0.13", 13))
+	if n := v.rib.Counts(byEVPN).Accepted; n != 3 {
+		t.Errorf("%d routes within the limit, want 3", n)
+	}
+	e.tell("underlay/172.16.0.12", routes[3])
+	s := e.sessions[byEVPN]
+	if n := v.rib.Counts(byEVPN).Received; n != 0 || s.limit.exceeded != 1 || s.limit.until.IsZero() {
+		t.Errorf("%d routes above the limit; %+v", n, s.limit)
+	}
+	if got := e.candidates("10.100.0.0/16"); len(got) != 1 || !strings.Contains(got[0], byEVPN13) {
+		t.Errorf("the other instance's: %q", got)
+	}
+	e.down(s) // as when the time is over: there are still too many
+	if n := v.rib.Counts(byEVPN).Received; n != 0 || s.limit.exceeded != 2 {
+		t.Errorf("%d routes still above the limit; %+v", n, s.limit)
+	}
+	e.overlayChanged(e.overlay.table.Update(evpn.Update{Session: "underlay/172.16.0.12", Withdraw: []evpn.Key{routes[0].Key}}))
+	e.down(s)
+	if n := v.rib.Counts(byEVPN).Accepted; n != 3 || s.limit.exceeded != 2 {
+		t.Errorf("%d routes, fewer now, want 3; %+v", n, s.limit)
+	}
+}
+
+// TestPrefixRoutesTold: neighbours are told a customer's routes with us as the way.
+func TestPrefixRoutesTold(t *testing.T) {
+	e := newPrefixEdge(t)
+	v := e.vrfs["er1-private"]
+	ce := config.Session{Name: "er1-private/ce", Subinterface: "cust.er1-private", Side: config.SideCustomer, PeerAS: 65001,
+		Local: netip.MustParseAddr("192.168.15.18"), Peer: netip.MustParseAddr("192.168.15.17")}
+	v.cfg.Sessions = append(v.cfg.Sessions, ce)
+	v.rib.SetPeers(e.peers(v.cfg))
+	a := &bgp.Attrs{NextHop: ce.Peer, ASPath: []uint32{65001, 65002}}
+	v.rib.Apply(bgp.Update{Session: ce.Name, Announce: []bgp.Route{{Prefix: netip.MustParsePrefix("10.1.0.0/16"), Attrs: a}, {Prefix: netip.MustParsePrefix("10.2.0.0/16"), Attrs: a}}})
+	mac := evpn.MAC(v.subs["core.er1-private"].port.port.MAC())
+	for _, carrier := range []string{"underlay/172.16.0.12", "underlay/172.16.0.20"} {
+		routes := e.prefixesFor(carrier)
+		if len(routes) != 2 || routes[0].Attrs != routes[1].Attrs {
+			t.Fatalf("%s is told %+v", carrier, routes)
+		}
+		want := evpn.Route{Key: evpn.Key{Type: evpn.TypePrefix, RD: evpn.NewRD(e.device.RouterID, testVNI), Prefix: netip.MustParsePrefix("10.1.0.0/16")}, VNI: testVNI,
+			Attrs: &evpn.Attrs{NextHop: netip.MustParseAddr("172.16.0.4"), ASPath: a.ASPath,
+				Extended: evpn.Extended{Targets: []evpn.RT{evpn.NewRT(bgp.ASMSEE, testVNI)}, RouterMAC: mac}}}
+		if routes[0].Key != want.Key || !routes[0].Equal(&want) {
+			t.Errorf("%s is told %+v with %+v, want %+v", carrier, routes[0], routes[0].Attrs, want)
+		}
+	}
+	if routes := e.prefixesFor("underlay/172.16.0.21"); len(routes) != 0 {
+		t.Errorf("a stranger is told %+v", routes)
+	}
+}
