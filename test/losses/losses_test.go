@@ -66,3 +66,19 @@ func TestPicture(t *testing.T) {
 		t.Errorf("not a picture:\n%s", svg)
 	}
 }
+
+// Percentiles are values that were measured, and p95 of twenty is not the longest.
+func TestSpread(t *testing.T) {
+	var values []float64
+	for i := range 20 {
+		values = append(values, float64((7*i)%20+1)) // 1 to 20, in no order
+	}
+	for _, c := range []struct {
+		values []float64
+		want   Spread
+	}{{values, Spread{10, 19, 20}}, {values[:1], Spread{1, 1, 1}}, {[]float64{3, 1, 2}, Spread{2, 3, 3}}} {
+		if got := spread(c.values); got != c.want {
+			t.Errorf("%v: %v, want %v", c.values, got, c.want)
+		}
+	}
+}

@@ -46,10 +46,11 @@ type Spread struct {
 	Max    float64 `json:"max"`
 }
 
+// spread takes percentiles by nearest rank: of 20 values p95 is the 19th.
 func spread(values []float64) Spread {
 	v := slices.Sorted(slices.Values(values))
-	at := func(q float64) float64 { return v[min(int(q*float64(len(v))), len(v)-1)] }
-	return Spread{at(0.5), at(0.95), v[len(v)-1]}
+	at := func(percent int) float64 { return v[(percent*len(v)+99)/100-1] }
+	return Spread{at(50), at(95), v[len(v)-1]}
 }
 
 type options struct {
