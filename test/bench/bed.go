@@ -71,8 +71,8 @@ const (
 
 // bed is a lab of one router between two FRRs. The router is msee or the kernel.
 type bed struct {
-	name string
-	msee string // executable
+	name        string
+	msee, other string // executables; other is for -against
 	// router is who forwards. It is the MSEE when the lab comes up.
 	router  forwarder
 	peer    *peer  // unless it is the MSEE or the kernel
@@ -90,7 +90,12 @@ type forwarder string
 const (
 	msee   forwarder = "msee"
 	kernel forwarder = "kernel"
+	// otherMSEE is the one of -against.
+	otherMSEE forwarder = "other_msee"
 )
+
+// isMSEE reports whether f is an msee of either executable.
+func (f forwarder) isMSEE() bool { return f == msee || f == otherMSEE }
 
 // forwarder returns who forwards on a side.
 func (r *row) forwarder(s side) forwarder {
@@ -115,7 +120,7 @@ func (b *bench) enterBed(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	b.bed = &bed{name: name, msee: b.msee, router: msee, scratch: b.scratch, nodes: []string{router}, links: oneRouter}
+	b.bed = &bed{name: name, msee: b.msee, other: b.against, router: msee, scratch: b.scratch, nodes: []string{router}, links: oneRouter}
 	if name == macsecBed {
 		b.bed.nodes, b.bed.links = []string{bump, router}, withBump
 		if b.bed.wireguard, err = b.buildWireguard(ctx); err != nil {
@@ -204,7 +209,7 @@ func (d *bed) use(ctx context.Context, f forwarder) error {
 
 func (d *bed) enter(f forwarder) error {
 	switch f {
-	case msee:
+	case msee, otherMSEE:
 		return d.startMSEE()
 	case kernel:
 		if d.name == vxlanBed {
@@ -219,7 +224,7 @@ func (d *bed) enter(f forwarder) error {
 
 func (d *bed) leave(f forwarder) error {
 	switch f {
-	case msee:
+	case msee, otherMSEE:
 		return d.stopMSEE()
 	case kernel:
 		if d.name == vxlanBed {
@@ -235,7 +240,7 @@ func (d *bed) leave(f forwarder) error {
 // routerPID is the process whose CPU time is the router's, 0 for the kernel.
 func (d *bed) routerPID() (int, error) {
 	switch d.router {
-	case msee:
+	case msee, otherMSEE:
 		return d.pid()
 	case kernel:
 		return 0, nil
@@ -301,7 +306,7 @@ func (d *bed) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
 	defer cancel()
 	p := d.path(baseline)
-	if d.router == msee {
+	if d.router.isMSEE() {
 		p = d.path(subject)
 	}
 	for {
@@ -324,7 +329,7 @@ func (d *bed) ingress(reverse bool) (frames, octets uint64, err error) {
 	if reverse {
 		device, port = "eth2", "core"
 	}
-	if d.router != msee {
+	if !d.router.isMSEE() {
 		return linkReceived(router, device)
 	}
 	ports, err := api.NewClient(router).Ports()

@@ -123,8 +123,9 @@ func TestParseIperf(t *testing.T) {
 		t.Errorf("UDP: %+v, %v", got, err)
 	}
 	for out, want := range map[string]string{
-		`{"error":"unable to connect to server: Connection refused"}`: "refused",
-		`{"error":"control socket has closed unexpectedly"}`:          "control socket",
+		`{"error":"unable to connect to server: Connection refused"}`:                  "refused",
+		`{"error":"control socket has closed unexpectedly"}`:                           "control socket",
+		`{"end":{"sender_tcp_congestion":"bbr","sum_received":{"bits_per_second":1}}}`: "TCP with bbr, want cubic",
 		`{"end":{}}`: "nothing arrived",
 		``:           "read iperf3 report",
 		`[1]`:        "read iperf3 report",
@@ -301,6 +302,24 @@ func TestFloodFrames(t *testing.T) {
 	}
 	if len(b) != 64 || checksum(0, b[18:38]) != 0 || binary.BigEndian.Uint16(b[14:]) != 100 {
 		t.Errorf("frame % x", b)
+	}
+}
+
+// TestAgainstOther: each row that a router is in has the other msee beside ours,
+// measured, on a path of its own; no other row is there.
+func TestAgainstOther(t *testing.T) {
+	found := map[string]bool{}
+	for _, r := range againstOther(rows(true)) {
+		found[r.name] = true
+		if r.forwarder(subject) != msee || r.forwarder(baseline) != otherMSEE || !slices.Equal(r.sides(), []side{subject, baseline}) {
+			t.Errorf("%s: %s against %s, sides %v", r.name, r.forwarder(subject), r.forwarder(baseline), r.sides())
+		}
+	}
+	for name, want := range map[string]bool{"tcp1_dot1q_fwd": true, "idle_cpu_percent": true, "tcp1_dot1q_fwd_copy": false,
+		"lookup4_10k_ns": false, "sender_steady_percent": false} {
+		if found[name] != want {
+			t.Errorf("%s is measured against another msee: %v, want %v", name, found[name], want)
+		}
 	}
 }
 

@@ -86,8 +86,7 @@ func figures(results []result) string {
 func origins(results []result) []string {
 	var lines []string
 	for _, r := range results {
-		line := fmt.Sprintf("%s, %d CPUs, Linux %s, %s, %s, runs of %d s.", r.Machine.CPU, r.Machine.CPUs, r.Machine.Kernel, r.Machine.Go,
-			r.When.Format(time.DateOnly), r.Seconds)
+		line := fmt.Sprintf("%s, %s, runs of %d s.", r.Machine, r.When.Format(time.DateOnly), r.Seconds)
 		if !slices.Contains(lines, line) {
 			lines = append(lines, line)
 		}

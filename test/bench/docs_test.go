@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // someResults are of each kind of row: more counts and less, a target, a peer, one
 // far off the plot, one that others disturbed.
 func someResults() []result {
-	where := machine{Kernel: "6.18", CPU: "Some CPU", CPUs: 2, Go: "go1.26"}
+	where := machine{Kernel: "6.18", CPU: "Some CPU", CPUs: 2, Go: "go1.26", TCP: "cubic"}
 	make := func(r row, ours, theirs float64, extra map[string]float64, noisy bool) result {
 		var samples []sample
 		for i := range 3 {

@@ -77,7 +77,11 @@ func (d *bed) startNode(node string) error {
 	if d.gateway() {
 		command = "gateway"
 	}
-	cmd := exec.Command(d.msee, command, "--config", filepath.Join(dir, "conf", short+".yaml"), "--instance", node, "--state", "")
+	file := d.msee
+	if d.router == otherMSEE {
+		file = d.other
+	}
+	cmd := exec.Command(file, command, "--config", filepath.Join(dir, "conf", short+".yaml"), "--instance", node, "--state", "")
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.Env = append(os.Environ(), d.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for us

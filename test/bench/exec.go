@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +37,11 @@ func lastLine(out []byte) string {
 	return lines[len(lines)-1]
 }
 
+// congestionControl is TCP's of all that iperf3 sends, whoever forwards. The host's own
+// may be BBR, and that paces a flow by its model of the path: the row would say more of
+// the model than of the router.
+const congestionControl = "cubic"
+
 // iperf runs iperf3 from the customer to the VNet, on the addresses of p, for
 // that many seconds, with a server of its own.
 func iperf(ctx context.Context, p path, seconds int, args ...string) (*iperfReport, error) {
@@ -48,6 +54,9 @@ func iperf(ctx context.Context, p path, seconds int, args ...string) (*iperfRepo
 	defer server.Wait() // killed by cancel, if it still waits for a client
 	defer cancel()
 	argv := append([]string{"iperf3", "-J", "-c", p.to, "-B", p.from, "-t", fmt.Sprint(seconds)}, args...)
+	if !slices.Contains(args, "-u") {
+		argv = append(argv, "-C", congestionControl) // the far end hears of it
+	}
 	for {
 		out, runErr := output(ctx, customer, argv...)
 		report, err := parseIperf(out)

@@ -41,6 +41,7 @@ type options struct {
 	plot    string
 	docs    string
 	from    string
+	against string
 	beds    bool
 }
 
@@ -72,8 +73,12 @@ func run(ctx context.Context) error {
 			return b.run(ctx, nil)
 		}
 	}
+	all := rows(o.peers)
+	if o.against != "" {
+		all = againstOther(all)
+	}
 	var selected []*row
-	for _, r := range rows(o.peers) {
+	for _, r := range all {
 		if o.rows.MatchString(r.name) {
 			selected = append(selected, r)
 		}
@@ -111,6 +116,7 @@ func parseFlags() (options, error) {
 	flag.StringVar(&o.plot, "plot", "", "draw the ratios here as SVG")
 	flag.StringVar(&o.docs, "docs", "", "write table and plot into performance.md and bench.svg in this directory")
 	flag.StringVar(&o.from, "from", "", "add to earlier results of these files (with commas between; a later one's rows replace an earlier one's); without -rows nothing is measured")
+	flag.StringVar(&o.against, "against", "", "compare with this msee executable, on the same traffic, in place of each row's baseline")
 	flag.BoolVar(&o.beds, "beds", false, "measure only the first row of each bed, of each other dataplane and of each kind, to see that all of them work")
 	flag.Parse()
 	if flag.NArg() > 0 || o.rounds < 1 || o.seconds < 1 || o.retries < 0 {
@@ -120,6 +126,14 @@ func parseFlags() (options, error) {
 	var err error
 	if o.rows, err = regexp.Compile(*rows); err != nil {
 		return o, fmt.Errorf("-rows: %w", err)
+	}
+	if o.against != "" && o.docs != "" {
+		return o, errors.New("-against: its results are not those that -docs writes")
+	}
+	if o.against != "" {
+		if o.against, err = filepath.Abs(o.against); err != nil {
+			return o, err
+		}
 	}
 	o.msee, err = filepath.Abs(o.msee)
 	return o, err
@@ -157,8 +171,10 @@ func preflight(selected []*row, o options) error {
 		command("iperf3")
 		command("ping")
 		command("ethtool")
-		if _, err := os.Stat(o.msee); err != nil {
-			missing = append(missing, fmt.Errorf("there is no msee executable: make build, or -msee FILE: %w", err))
+		for _, file := range []string{o.msee, o.against} {
+			if _, err := os.Stat(file); file != "" && err != nil {
+				missing = append(missing, fmt.Errorf("there is no msee executable: make build, or -msee FILE: %w", err))
+			}
 		}
 	}
 	return errors.Join(missing...)
@@ -185,12 +201,22 @@ type machine struct {
 	CPU    string `json:"cpu"`
 	CPUs   int    `json:"cpus"`
 	Go     string `json:"go"`
+	// TCP is the congestion control of the ends.
+	TCP string `json:"tcpCongestionControl,omitempty"`
+}
+
+func (m machine) String() string {
+	s := fmt.Sprintf("%s, %d CPUs, Linux %s, %s", m.CPU, m.CPUs, m.Kernel, m.Go)
+	if m.TCP != "" { // it is not in results from before 2026-11-29
+		s += ", TCP with " + m.TCP
+	}
+	return s
 }
 
 var cpuModel = regexp.MustCompile(`(?m)^model name\s*: (.*)$`)
 
 func thisMachine() machine {
-	m := machine{CPU: "unknown", CPUs: runtime.NumCPU(), Go: runtime.Version()}
+	m := machine{CPU: "unknown", CPUs: runtime.NumCPU(), Go: runtime.Version(), TCP: congestionControl}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		m.Kernel = unix.ByteSliceToString(u.Release[:])

@@ -133,7 +133,7 @@ func printTable(w io.Writer, results []result) {
 		return
 	}
 	m := results[0].Machine
-	fmt.Fprintf(w, "\n%s, %d CPUs, Linux %s, %s; medians (min – max); ratio > 1: msee is better\n", m.CPU, m.CPUs, m.Kernel, m.Go)
+	fmt.Fprintf(w, "\n%s; medians (min – max); ratio > 1: msee is better\n", m)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ROW\tUNIT\tMSEE\tBASELINE\tVALUE\tRATIO\tNOISY\tCPU s/Gbit\tCPU s/Mframe\tROUTER s/Gbit\tROUTER s/Mframe\tFRAME\tMB\tHOW")
 	for _, r := range results {
@@ -187,6 +187,7 @@ func (r *result) how() string {
 		}
 	}
 	say("gbpsPerRouterCore", "%s Gb/s per router core", 1)
+	say("copyBoundPercent", "%s %% of the copies' bound", 1)
 	say("retransmits", "%s retransmits", 1)
 	say("routerDrops", "%s drops", 1)
 	say("offeredMpps", "%s Mpps offered", 1)

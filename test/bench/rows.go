@@ -137,6 +137,19 @@ func peerRows(list []*row, against []opponents) (more []*row) {
 	return more
 }
 
+// againstOther are those of list that a router is in, with the msee of -against for
+// the baseline.
+func againstOther(list []*row) (against []*row) {
+	for _, r := range list {
+		if r.bed != "" && r.opponent == "" && !r.without {
+			copied := *r
+			copied.baseline, copied.opponent, copied.target = string(otherMSEE), otherMSEE, 0
+			against = append(against, &copied)
+		}
+	}
+	return against
+}
+
 // eachBed are those of list that are the first of their bed and opponent, or of
 // their kind, which a name begins with. Rows without a bed are not among them.
 func eachBed(list []*row) (first []*row) {

@@ -114,7 +114,11 @@ func (b *bench) quietRun(ctx context.Context, r *row, s side) (sample, error) {
 		if err != nil {
 			return sample{}, err
 		}
-		got, err := r.measure(ctx, b, s)
+		traffic := s
+		if r.opponent == otherMSEE {
+			traffic = subject
+		}
+		got, err := r.measure(ctx, b, traffic)
 		if err != nil {
 			return sample{}, err
 		}

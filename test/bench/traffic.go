@@ -36,6 +36,10 @@ func (t tcp) measure(ctx context.Context, b *bench, s side) (reading, error) {
 		return reading{}, err
 	}
 	extra["retransmits"] = report.End.SumSent.Retransmits
+	if perCore, ok := extra["gbpsPerRouterCore"]; ok {
+		bound := copyBound()
+		extra["copyBoundGbps"], extra["copyBoundPercent"] = bound, 100*perCore/bound
+	}
 	return reading{report.End.SumReceived.BitsPerSecond / 1e9, extra}, nil
 }
 
@@ -99,7 +103,7 @@ func (m *meter) read() (err error) {
 	if m.cpu, err = takeCPU(); err != nil || m.pid == 0 {
 		return err
 	}
-	if m.bed.router == msee {
+	if m.bed.router.isMSEE() {
 		if m.drops, err = m.bed.drops(); err != nil {
 			return err
 		}
@@ -137,7 +141,7 @@ func (m *meter) done() (map[string]float64, error) {
 	seconds := (m.router - before.router).Seconds()
 	extra["routerCPUSeconds"], extra["rssMB"] = seconds, m.rss
 	per(seconds, "routerCPUSeconds")
-	if m.bed.router == msee {
+	if m.bed.router.isMSEE() {
 		extra["routerDrops"] = float64(m.drops - before.drops)
 	}
 	if seconds > 0 {
@@ -153,6 +157,7 @@ type iperfReport struct {
 		SumSent struct {
 			Retransmits float64 `json:"retransmits"`
 		} `json:"sum_sent"`
+		Congestion  string `json:"sender_tcp_congestion"` // TCP
 		SumReceived struct {
 			BitsPerSecond float64 `json:"bits_per_second"`
 		} `json:"sum_received"`
@@ -176,6 +181,8 @@ func parseIperf(out []byte) (*iperfReport, error) {
 	switch {
 	case strings.Contains(r.Error, "refused"):
 		return nil, errRefused
+	case r.End.Congestion != "" && r.End.Congestion != congestionControl:
+		return nil, fmt.Errorf("iperf3: TCP with %s, want %s", r.End.Congestion, congestionControl)
 	case r.Error != "":
 		return nil, fmt.Errorf("iperf3: %s", r.Error)
 	case r.End.SumReceived.BitsPerSecond <= 0 && r.End.Sum.Packets <= 0:
