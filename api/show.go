@@ -206,7 +206,8 @@ func ShowPorts(w io.Writer, rows []edge.PortStatus) error {
 }
 
 // ShowCounters prints the verdicts of each port's received frames; those that
-// nobody got are left out unless all is set.
+// nobody got are left out unless all is set. What of the device's own did not leave
+// stands below.
 func ShowCounters(w io.Writer, rows []edge.PortStatus, all bool) error {
 	var out [][]string
 	for _, p := range rows {
@@ -216,6 +217,9 @@ func ShowCounters(w io.Writer, rows []edge.PortStatus, all bool) error {
 			}
 		}
 		out = append(out, []string{p.Name, "= received", count(p.RxFrames), ""})
+		for _, v := range slices.Sorted(maps.Keys(p.OwnDrops)) {
+			out = append(out, []string{p.Name, "own " + v, count(p.OwnDrops[v]), ""})
+		}
 	}
 	return table(w, "PORT VERDICT FRAMES SHARE", out)
 }

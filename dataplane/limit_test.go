@@ -92,6 +92,7 @@ func TestManyFlood(t *testing.T) {
 		}
 		return n
 	}
+	sought := 0
 	for _, tt := range []struct {
 		name   string
 		frame  func(vlan uint16) []byte
@@ -109,7 +110,8 @@ func TestManyFlood(t *testing.T) {
 			return b
 		}, 40, &w.thread.punts[PuntARP], puntNeighborsPerThread, func(v Verdict) bool { return v == PuntARP }},
 		{"neighbors sought", func(v uint16) []byte {
-			return frame(t, mseeMAC, tags(v), q, udp4("10.1.0.1", "10.100.255.20", 64, 0)...)
+			sought++
+			return frame(t, mseeMAC, tags(v), q, udp4("10.1.0.1", fmt.Sprintf("10.100.255.%d", 20+sought%10), 64, 0)...)
 		}, 5, &r.engine.gleans, gleanPerDevice, func(v Verdict) bool { return v == PuntGlean }},
 		{"link-local senders", func(v uint16) []byte {
 			l := udp6(fmt.Sprintf("fe80::%d", rand.Uint32N(1000)+1), "fe80::ffff", 1, 0)
@@ -122,9 +124,8 @@ func TestManyFlood(t *testing.T) {
 		w.now += time.Minute
 		passed, sent := 0, errors()
 		for i := range n - 1 {
-			b := tt.frame(uint16(1000 + i))
 			for range tt.each {
-				if tt.passed(deliver(b)) {
+				if tt.passed(deliver(tt.frame(uint16(1000 + i)))) {
 					passed++
 				}
 			}

@@ -38,17 +38,6 @@ const (
 	puntEAPOLPerSecond      = 100 // per port; a KaY says hello every two seconds
 )
 
-// Each packet to a neighbor not known yet may begin an entry in the kernel's
-// neighbor table, which all namespaces of the host share, and so may each new
-// link-local sender. It holds gc_thresh3 entries, 1024 as a rule, and none that is
-// younger than five seconds is pushed out: so this is what all of the device may
-// begin in a second.
-const (
-	gleanPerDevice      = 100
-	gleanPerSecond      = 50 // of one subinterface: who scans a subnet
-	gleanQuietPerSecond = 5
-)
-
 // NewPunt returns the kernel's side behind a TAP's descriptor.
 func NewPunt(fd int) *Punt {
 	t := &Punt{FD: fd}
@@ -98,31 +87,6 @@ func (w *Worker) puntEAPOL(b []byte) Verdict {
 	}
 }
 
-// puntGlean hands the packet to the kernel for a neighbor on a connected
-// subnet that is not known yet: the kernel holds it while it asks, and then
-// sends it itself. It comes by the TAP of the subinterface that it is to leave
-// by, so that all happens on the one.
-func (w *Worker) puntGlean(p *packet, out *Subinterface) Verdict {
-	if out.Punt == nil {
-		return DropPuntFailed
-	}
-	if !p.generated && ttl(p.ip(), p.v6) <= 1 {
-		return DropTTL // or the kernel would say so, with another address of its own
-	}
-	if p.VNet.GSOType != port.GSONone {
-		if headers, ok := superframeHeaders(p); !ok {
-			return DropMalformed
-		} else if headers+int(p.VNet.GSOSize) > out.MTU {
-			return DropTooBig
-		}
-	}
-	if p.generated || !w.mayBegin(p.in) {
-		return DropPuntPoliced
-	}
-	mac := w.snap.Ports[out.Port].Port.MAC()
-	return w.handOver(p, out.Punt, [12]byte(append(mac[:], mac[:]...)), PuntGlean)
-}
-
 // handOver writes the frame to a TAP, untagged, with these addresses.
 func (w *Worker) handOver(p *packet, t *Punt, macs [12]byte, v Verdict) Verdict {
 	start := p.l3 - vlan.EthLen
@@ -137,29 +101,6 @@ func (w *Worker) handOver(p *packet, t *Punt, macs [12]byte, v Verdict) Verdict 
 	}
 	if _, err := unix.Write(t.FD, p.Buf[start:p.End]); err != nil {
 		return DropPuntFailed
-	}
-	return v
-}
-
-// heldSegments is how many packets a kernel holds for a neighbor, or a few less
-// (unres_qlen): of more, each pushes out another.
-const heldSegments = 64
-
-// handOverCut hands the kernel, which is to send it on, what a superframe stands
-// for: it would take the whole for a packet that does not fit. The frame begins at
-// start in Buf.
-func (w *Worker) handOverCut(p *packet, t *Punt, start int, v Verdict) Verdict {
-	h := p.VNet
-	h.CsumStart = uint16(int(h.CsumStart) + p.Start - start)
-	plan, ok := gso.Cut(p.Buf[start:p.End], vlan.EthLen, h)
-	buf := w.injectBufs[0] // free while frames are received
-	if !ok || plan.Len > len(buf) {
-		return DropMalformed
-	}
-	for i := range min(plan.Segments, heldSegments) {
-		if _, err := unix.Write(t.FD, buf[:plan.Segment(i, buf)]); err != nil {
-			return DropPuntFailed
-		}
 	}
 	return v
 }
@@ -241,13 +182,14 @@ func (w *Worker) lostTap(s *Subinterface, err error) {
 func (w *Worker) originate(s *Subinterface, f *port.Frame) {
 	p := packet{Frame: f, in: s, l3: f.Start + vlan.EthLen, etherType: binary.BigEndian.Uint16(f.Bytes()[12:])}
 	if p.etherType != etherTypeIPv4 && (p.etherType != etherTypeIPv6 || len(p.ip()) < minIPv6) {
+		w.dropOwn(DropMalformed)
 		return
 	}
 	w.sendOwn(p)
 }
 
 // sendOwn routes a packet of our own by the VRF's table, puts it in line and
-// reports whether it could.
+// reports whether it could. One that it could not is counted.
 func (w *Worker) sendOwn(p packet) bool {
 	ps := w.own[:]
 	ps[0] = p
@@ -257,7 +199,10 @@ func (w *Worker) sendOwn(p packet) bool {
 	if w.rewrite(ps) && ps[0].verdict == proceed {
 		ps[0].verdict = w.fragment(&ps[0])
 	}
-	if ps[0].verdict != proceed {
+	if v := ps[0].verdict; v != proceed {
+		if v >= DropRunt {
+			w.dropOwn(v)
+		}
 		return false
 	}
 	w.enqueueControl(ps[0].out.Out.Port, ps[0].Frame)

@@ -164,7 +164,10 @@ type Subinterface struct {
 type limits struct {
 	icmp        share        // errors sent
 	icmpSources sourceLimits // the same, by whom they are for
-	glean       share        // packets to the kernel for neighbors not known yet
+	glean       share        // neighbors that the kernel is to find
+	held        share        // packets that it holds meanwhile
+	begun       [64]begun    // which it looks for, by hash
+	salt        uint64       // of that hash
 	linkLocals  neighborhood
 	learned     [16]learned // of a tunnel's
 	learn       tokenBucket // what the control side is told of them
@@ -175,6 +178,8 @@ func newLimits() *limits {
 		icmp:        newShare(icmpPerSecond, icmpQuietPerSecond),
 		icmpSources: sourceLimits{salt: rand.Uint64()},
 		glean:       newShare(gleanPerSecond, gleanQuietPerSecond),
+		held:        newShare(heldPerSecond, heldQuietPerSecond),
+		salt:        rand.Uint64(),
 		learn:       newTokenBucket(learnPerSecond, learnBurst),
 	}
 }
@@ -196,5 +201,7 @@ type PortCounters struct {
 	TxDrops           atomic.Uint64
 	Errors            atomic.Uint64 // of the device, receive and transmit
 	Verdicts          [verdictCount]atomic.Uint64
-	BFDDiscards       [bfd.Reasons]atomic.Uint64 // why DropBFD, and what else a session did not take
+	// OwnDrops are frames of our own, the kernel's among them, that did not leave, by why.
+	OwnDrops    [verdictCount]atomic.Uint64
+	BFDDiscards [bfd.Reasons]atomic.Uint64 // why DropBFD, and what else a session did not take
 }

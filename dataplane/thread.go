@@ -66,6 +66,7 @@ func newThread(e *Engine, cpu int) (*thread, error) {
 	t.punts[PuntARP].init(puntNeighborsPerThread)
 	t.punts[PuntLinkLocal].init(puntNeighborsPerThread)
 	t.punts[PuntLocal].init(puntLocalPerThread)
+	t.punts[PuntGlean].init(heldPerThread)
 	t.errors.init(icmpPerThread)
 	var err error
 	if t.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {

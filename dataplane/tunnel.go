@@ -286,7 +286,8 @@ func (w *Worker) learn(p *packet) {
 func (w *Worker) injectTunnel(s *Subinterface, f *port.Frame) {
 	b := f.Bytes()
 	if n := len(b) - vlan.EthLen; n < minIPv4 || n < minIPv6 && b[vlan.EthLen]>>4 == 6 {
-		return // not what a kernel says: too short to tell flows apart
+		w.dropOwn(DropMalformed) // not what a kernel says: too short to tell flows apart
+		return
 	}
 	if v := (*s.Tunnel.places.Load())[port.MAC(b[:6])]; v != nil && b[0]&1 == 0 {
 		w.sendInto(v, s, f)
@@ -302,6 +303,7 @@ func (w *Worker) injectTunnel(s *Subinterface, f *port.Frame) {
 func (w *Worker) sendInto(v *VTEP, s *Subinterface, f *port.Frame) {
 	start := v.put(f, f.Start, f.Start+vlan.EthLen)
 	if start < 0 {
+		w.dropOwn(DropUnresolved)
 		w.resolve(v.Via)
 		return
 	}

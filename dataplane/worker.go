@@ -290,8 +290,13 @@ func (w *Worker) egressTo(portIndex int) *egressQueue {
 func (w *Worker) enqueueControl(portIndex int, f *port.Frame) {
 	if q := w.egressTo(portIndex); q != nil {
 		q.control = append(q.control, f)
+		return
 	}
+	w.dropOwn(DropEgressDown)
 }
+
+// dropOwn counts a frame of our own that does not leave.
+func (w *Worker) dropOwn(why Verdict) { w.port.Counters.OwnDrops[why].Add(1) }
 
 // mailQueue bounds how many functions of the control side wait for a worker.
 const mailQueue = 64

@@ -549,6 +549,7 @@ func (e *Edge) setSessions(dev *config.Device) {
 		e.ribChanged(v, v.rib.Originate(e.originated(c)))
 		e.announceEndpoints(v, v.announced, c.Endpoints)
 		v.announced = c.Endpoints
+		e.askStations(v, func(netip.Addr) bool { return true })
 	}
 	e.reviewEndpoints()
 }

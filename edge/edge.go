@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -522,14 +523,16 @@ func (e *Edge) tick(now time.Time) {
 	}
 	// A tenth of the next hops each second, told by their last octet, is
 	// asked whether it is still there; those not resolved are asked for
-	// every second.
+	// every second. A gateway's endpoints are not: many may be switched off.
 	turn := byte(now.Unix() % probeEvery)
+	due := func(a netip.Addr) bool { b := a.As16(); return b[15]%probeEvery == turn }
 	for _, v := range e.vrfs {
+		e.askStations(v, due)
 		for h := range v.fwd.nextHops {
 			if h.silent(e.maintenance) {
 				continue
 			}
-			if b := h.addr.As16(); b[15]%probeEvery == turn || !v.fwd.resolved(h) {
+			if due(h.addr) || !v.fwd.resolved(h) {
 				e.asking[h] = true
 			}
 		}

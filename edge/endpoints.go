@@ -88,29 +88,6 @@ func newEndpoints(f *dataplane.FastPath) *endpoints {
 	}
 }
 
-// announceEndpoints is the gateway's part: it brings what the MSEEs were told to
-// what the configuration says now.
-func (e *Edge) announceEndpoints(v *vrf, was, now []config.Endpoint) {
-	for _, s := range v.cfg.Sessions {
-		u := bgp.Update{Session: s.Name}
-		for _, p := range was {
-			if p.Addr.Is4() == s.Peer.Is4() && !slices.ContainsFunc(now, func(q config.Endpoint) bool { return q.Addr == p.Addr }) {
-				u.Withdraw = append(u.Withdraw, host(p.Addr))
-			}
-		}
-		for _, p := range now {
-			if p.Addr.Is4() == s.Peer.Is4() {
-				kind := uint32(slices.Index(circuit.EndpointKinds, p.Kind))
-				u.Announce = append(u.Announce, bgp.Route{Prefix: host(p.Addr), Attrs: &bgp.Attrs{
-					NextHop: p.Host, Origin: bgp.OriginIGP, Communities: []uint32{endpointCommunity + kind}}})
-			}
-		}
-		if len(u.Withdraw)+len(u.Announce) > 0 {
-			e.speaker.Advertise(u)
-		}
-	}
-}
-
 // endpointUpdate takes what an update says of endpoints, and returns the rest.
 func (e *Edge) endpointUpdate(s *session, u bgp.Update) bgp.Update {
 	if e.device.Kind != config.KindEdge || s.cfg.Side != config.SideCore {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -207,11 +208,40 @@ func descriptor(device *water.Interface) (fd int, err error) {
 	return fd, raw.Control(func(f uintptr) { fd = int(f) })
 }
 
+const (
+	// heldOctets is what the kernel holds for a neighbor that it looks for, in octets of
+	// memory, of which a packet of 1,500 takes 2,304. Its default of 208 KiB are 90: a few
+	// superframes of one flow, and each further packet would push out another.
+	heldOctets = 4 << 20
+	// tapQueue is how many frames of the kernel's may wait for us: all that it has held
+	// come at once when the neighbor answers. The default is 500.
+	tapQueue = 4096
+)
+
 func (k *kernelVRF) setUp(t *tap, s config.Subinterface, mac port.MAC) error {
 	if err := k.change(t, config.Subinterface{}, s, mac); err != nil {
 		return err
 	}
+	if err := k.handle.LinkSetTxQLen(t.link, tapQueue); err != nil {
+		return fmt.Errorf("set queue length %d: %w", tapQueue, err)
+	}
+	if err := k.setHeld(s.Name); err != nil {
+		return err
+	}
 	return k.handle.LinkSetUp(t.link)
+}
+
+// setHeld has the kernel hold so much for each neighbor on a TAP.
+func (k *kernelVRF) setHeld(tap string) error {
+	return netns.Do(k.namespace, func() error {
+		for _, family := range []string{"ipv4", "ipv6"} {
+			file := filepath.Join("/proc/sys/net", family, "neigh", tap, "unres_qlen_bytes")
+			if err := os.WriteFile(file, []byte(strconv.Itoa(heldOctets)), 0o644); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err // a kernel without IPv6 has no such file
+			}
+		}
+		return nil
+	})
 }
 
 // change brings a TAP from one configuration to another. It sets only what

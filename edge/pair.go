@@ -309,6 +309,7 @@ func (e *Edge) setOwn(l *pairLink, own bool) {
 			s.vrf.fwd.neighborChanged(hop{sub: s, addr: addr}, mac, true)
 		}
 		l.hosts = nil
+		e.askStations(s.vrf, func(netip.Addr) bool { return true })
 	}
 }
 

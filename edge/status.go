@@ -149,6 +149,9 @@ type PortStatus struct {
 	RxDropped uint64            `json:"rxDropped"` // by the kernel: the ring was full
 	Errors    uint64            `json:"errors"`
 	Verdicts  map[string]uint64 `json:"verdicts"` // of received frames; they add up to rxFrames
+	// OwnDrops are frames of the device's own, the kernel's among them, that did not
+	// leave, by why.
+	OwnDrops map[string]uint64 `json:"ownDrops"`
 }
 
 // Device returns the device's identity.
@@ -420,12 +423,15 @@ func (e *Edge) Ports() (rows []PortStatus, err error) {
 			row := PortStatus{Name: c.Name, Device: c.Device, Type: c.Type, Link: p.linkState(), MAC: dotted(mac[:]), TPID: c.TPID,
 				RxFrames: n.RxFrames.Load(), RxBytes: n.RxBytes.Load(), TxFrames: n.TxFrames.Load(),
 				TxBytes: n.TxBytes.Load(), TxDrops: n.TxDrops.Load(), Errors: n.Errors.Load(),
-				RxDropped: p.port.Stats().RxDropped, Verdicts: map[string]uint64{}}
+				RxDropped: p.port.Stats().RxDropped, Verdicts: map[string]uint64{}, OwnDrops: map[string]uint64{}}
 			if x, ok := p.port.(*port.XDP); ok {
 				row.Mode = x.Mode()
 			}
 			for _, v := range dataplane.Verdicts() {
 				row.Verdicts[v.String()] = n.Verdicts[v].Load()
+				if drops := n.OwnDrops[v].Load(); drops > 0 {
+					row.OwnDrops[v.String()] = drops
+				}
 			}
 			rows = append(rows, row)
 		}

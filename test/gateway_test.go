@@ -2,11 +2,9 @@ package test
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -216,59 +214,5 @@ func (l *testLab) checkDrops(before map[string]uint64, why string, r flooded) {
 	}
 	if verdicts != after[why] {
 		l.t.Errorf("verdicts say %d drop-gateway-%s, the gateway %d", verdicts, why, after[why])
-	}
-}
-
-// TestToggleFastPath: FastPath goes on and off under a load of TCP, and nothing of a
-// stream of 1,000 packets a second is lost.
-func TestToggleFastPath(t *testing.T) {
-	const toggles = 10
-	l := startLab(t, topology(t, "fastpath", ofSKU, ofSKU+boundless), "gw0", "gw1")
-	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
-	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)
-	p.healthy(t, 20*time.Second)
-	defer l.steadyTCP("onprem", "vm", fastPathVM, "300M")()
-	before := l.atGateway()
-	toggle := func() losses {
-		begin := p.now()
-		for i := range toggles {
-			on := i%2 == 1 // it is on to begin with
-			l.reload(msees, func(cfg map[string]any) {
-				cfg["connections"].([]any)[0].(map[string]any)["expressRouteGatewayBypass"] = on
-			})
-			want := "expressRouteGatewayBypass is off"
-			if on {
-				want = "hit: host"
-			}
-			for _, node := range msees {
-				l.awaitLookup(node, want)
-			}
-			time.Sleep(200 * time.Millisecond)
-		}
-		return p.since(t, begin)
-	}
-	// A machine that has more to do than processors drops frames by itself. What
-	// toggling costs, it costs each time.
-	const tries = 3
-	for try := 1; ; try++ {
-		x := toggle()
-		t.Logf("%d times: %v", toggles, x)
-		if x.lost == 0 {
-			break
-		}
-		if try == tries {
-			t.Error("probes were lost each time")
-			break
-		}
-	}
-	after := l.atGateway()
-	var drops []string
-	for why, n := range after {
-		if why != "passed" && why != "too-big" && n != before[why] { // too big until TCP knows the gateway's MTU
-			drops = append(drops, fmt.Sprintf("%d %s", n-before[why], why))
-		}
-	}
-	if len(drops) > 0 || after["passed"] == before["passed"] {
-		t.Errorf("the gateways passed %d packets and dropped %s", after["passed"]-before["passed"], strings.Join(drops, ", "))
 	}
 }

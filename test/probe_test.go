@@ -56,6 +56,16 @@ type losses struct {
 
 func (x losses) outage() time.Duration { return x.Outage() }
 
+// answered waits until all probes from number begin to now are answered, however slow
+// the machine is, and returns what is not after ten seconds.
+func (p *probe) answered(begin int) losses {
+	for began, end := time.Now(), p.now(); ; time.Sleep(20 * time.Millisecond) {
+		if x := p.Missing(begin, end); x.Lost == 0 || time.Since(began) > 10*time.Second {
+			return losses{x, x.Sent, x.Lost}
+		}
+	}
+}
+
 // since counts the losses among probes from number begin to now, once their
 // answers have had time to come.
 func (p *probe) since(t testing.TB, begin int) losses {

@@ -228,8 +228,23 @@ func (x Losses) String() string {
 func (p *Probe) Lost(from int) Losses {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	to := from
+	for to < len(p.sent) && time.Since(p.sent[to]) > Straggler {
+		to++
+	}
+	return p.missing(from, to)
+}
+
+// Missing counts what has not arrived yet of those with numbers from from to before to.
+func (p *Probe) Missing(from, to int) Losses {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.missing(from, to)
+}
+
+func (p *Probe) missing(from, to int) Losses {
 	x := Losses{Flows: map[int]bool{}}
-	for i := from; i < len(p.sent) && time.Since(p.sent[i]) > Straggler; i++ {
+	for i := from; i < to; i++ {
 		if x.Sent++; p.got[i] {
 			continue
 		}

@@ -18,6 +18,9 @@ func TestLost(t *testing.T) {
 	if x.Sent != 5 || x.Lost != 2 || x.Outage() != 2*time.Second || !x.First.Equal(p.sent[2]) || len(x.Flows) != 1 || !x.Flows[0] {
 		t.Errorf("%+v: %v", x, x)
 	}
+	if x := p.Missing(5, 7); x.Sent != 2 || x.Lost != 1 || !x.First.Equal(now) {
+		t.Errorf("%+v of the last two, want the last one", x)
+	}
 	if n := p.RecentLosses(2 * time.Second); n != 1 {
 		t.Errorf("%d lost in the last 2 s, want 1: the last may still come", n)
 	}

@@ -1,0 +1,63 @@
+package edge
+
+import (
+	"net/netip"
+	"slices"
+
+	"msee/bgp"
+	"msee/circuit"
+	"msee/config"
+)
+
+// Endpoints at the gateway: it tells the MSEEs of them, and knows them itself before
+// anything comes for them.
+
+// announceEndpoints brings what the MSEEs were told to
+// what the configuration says now.
+func (e *Edge) announceEndpoints(v *vrf, was, now []config.Endpoint) {
+	for _, s := range v.cfg.Sessions {
+		u := bgp.Update{Session: s.Name}
+		for _, p := range was {
+			if p.Addr.Is4() == s.Peer.Is4() && !slices.ContainsFunc(now, func(q config.Endpoint) bool { return q.Addr == p.Addr }) {
+				u.Withdraw = append(u.Withdraw, host(p.Addr))
+			}
+		}
+		for _, p := range now {
+			if p.Addr.Is4() == s.Peer.Is4() {
+				kind := uint32(slices.Index(circuit.EndpointKinds, p.Kind))
+				u.Announce = append(u.Announce, bgp.Route{Prefix: host(p.Addr), Attrs: &bgp.Attrs{
+					NextHop: p.Host, Origin: bgp.OriginIGP, Communities: []uint32{endpointCommunity + kind}}})
+			}
+		}
+		if len(u.Withdraw)+len(u.Announce) > 0 {
+			e.speaker.Advertise(u)
+		}
+	}
+}
+
+// endpointsAsked is how many of its endpoints an instance asks for before there is
+// traffic: each takes a place in the kernel's neighbor table, which all namespaces of the
+// host share (gc_thresh3, 1024 as a rule).
+const endpointsAsked = 256
+
+// stations yields the endpoints of a gateway's VRF as neighbors in the VNet, the first
+// endpointsAsked of them. While FastPath is on nothing comes for them, and when it is
+// switched off all does at once.
+func (v *vrf) stations(yield func(hop) bool) {
+	for _, p := range v.announced[:min(len(v.announced), endpointsAsked)] {
+		for _, s := range v.subs {
+			if s.cfg.Side == config.SideVNet && subnetOf(s.cfg.Addresses, p.Addr) && !yield(hop{sub: s, addr: p.Addr}) {
+				return
+			}
+		}
+	}
+}
+
+// askStations has those asked for that may be, and that are due.
+func (e *Edge) askStations(v *vrf, due func(netip.Addr) bool) {
+	for h := range v.stations {
+		if due(h.addr) && !h.silent(e.maintenance) {
+			e.asking[h] = true
+		}
+	}
+}
