@@ -118,7 +118,9 @@ type BFDStatus struct {
 // AdminDown and end, those that are the same go on undisturbed. It is safe
 // from any goroutine.
 func (e *Engine) SetBFD(port int, sessions []*BFDSession) error {
-	sessions = slices.Clone(sessions)
+	if sessions = slices.Clone(sessions); len(sessions) > 0 {
+		e.startGuard()
+	}
 	return e.post(port, func(w *Worker) { w.bfd.set(w, sessions) })
 }
 

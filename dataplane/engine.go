@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"msee/dataplane/guard"
 	"msee/dataplane/port"
 )
 
@@ -32,6 +33,10 @@ type Engine struct {
 	bfdChanged chan struct{}
 	learned    chan Learned
 	gleans     budget // what may begin neighbors in the kernel's table
+
+	guardCommand []string      // nil: there is none, or it has been started
+	guard        *guard.Guard  // nil: BFD has none
+	guardEpoch   time.Duration // epoch on its clock
 }
 
 // lostTapsQueue bounds how many lost TAPs wait to be noticed.
@@ -223,5 +228,11 @@ func (e *Engine) Sync() {
 func (e *Engine) Close() {
 	for i, w := range e.workers {
 		e.end(i, w)
+	}
+	if e.guard != nil {
+		if err := e.guard.Close(); err != nil {
+			e.log.Warn("end guard", "err", err)
+		}
+		e.guard = nil
 	}
 }

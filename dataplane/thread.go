@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"msee/bfd"
+	"msee/dataplane/guard"
 )
 
 // thread is an operating system thread that runs the workers of one or more
@@ -38,12 +38,8 @@ type thread struct {
 	workers []*Worker
 	quit    bool
 
-	// Shared with its guard; see there.
-	due                  atomic.Int64 // when BFD is due, a time.Duration
-	dueWas               time.Duration
-	lent                 atomic.Bool   // it has real-time precedence
-	loans                atomic.Uint64 // how often it had
-	guardStop, guardDone chan struct{} // nil: there is no guard yet
+	dueWas  time.Duration  // when BFD is due
+	watched *guard.Watched // by the guard; nil: never had BFD
 }
 
 // AnyCPU leaves the choice of the processor to the kernel.
@@ -143,7 +139,7 @@ func (t *thread) stop(w *Worker) {
 func (t *thread) run() {
 	runtime.LockOSThread() // never unlocked: a bound thread ends with the goroutine
 	defer close(t.done)
-	defer t.endGuard()
+	defer t.endWatch()
 	t.bind()
 	t.takePrecedence()
 	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // ns: it rests as long as it means to

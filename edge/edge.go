@@ -32,6 +32,9 @@ type Options struct {
 	Instance string
 	// Speaker is the command line of the BGP speaker process.
 	Speaker []string
+	// Guard is the command line of the process that sees to it that BFD is on
+	// time; nil for none.
+	Guard []string
 	// MeterFile keeps the meters when the process ends; "" keeps nothing.
 	MeterFile string
 	// PacketNumberFile keeps the packet numbers of static MACsec keys; with ""
@@ -138,6 +141,7 @@ func Start(dev *config.Device, opts Options) (*Edge, error) {
 		calls:     make(chan func()),
 		stop:      make(chan struct{}),
 	}
+	e.engine.GuardBy(opts.Guard)
 	if err := e.accounts.load(opts.MeterFile); err != nil {
 		e.log.Error("meters", "err", err)
 	}

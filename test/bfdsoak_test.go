@@ -54,9 +54,9 @@ func TestBFDSoak(t *testing.T) {
 	<-ctx.Done()
 	load.Wait()
 	v := b.verdict(t)
-	t.Logf("%d sessions of %v × 3 for %v under %s and %d storms of %d routes, load %s: %d false downs (%d of them of peers that had been silent for the detection time, %d of peers that had not); packets late by less than %v (half), %v (99 %%), %v (all), longest silence %v; %d late looks, %d loans of precedence",
+	t.Logf("%d sessions of %v × 3 for %v under %s and %d storms of %d routes, load %s: %d false downs (%d of them of peers that had been silent for the detection time, %d of peers that had not); packets late by less than %v (half), %v (99 %%), %v (all), longest silence %v; %d late looks, %d loans of precedence to threads, %d to the process",
 		*bfdSoakSessions, *bfdSoakInterval, *bfdSoakFor, b.carried, storms, *bfdSoakRoutes, loadAverage(), v.downs, v.silent, v.expired-v.silent,
-		v.late.Quantile(0.5), v.late.Quantile(0.99), v.late.Quantile(1), v.silence.Round(time.Millisecond), v.lateLooks, v.loans)
+		v.late.Quantile(0.5), v.late.Quantile(0.99), v.late.Quantile(1), v.silence.Round(time.Millisecond), v.lateLooks, v.loans, v.rescues)
 	if v.downs > 0 {
 		t.Errorf("VERDICT: failed: %d sessions went down although nobody was dead; lateness of what was sent: %v", v.downs, v.late.Classes())
 		return
@@ -66,11 +66,12 @@ func TestBFDSoak(t *testing.T) {
 
 // soakVerdict is what the sessions of a soak say in the end.
 type soakVerdict struct {
-	downs, expired   int // from Up; by our own detection time, not in consequence of the peer's
-	silent           int // of the expired: the peer had been silent for the detection time, so it was late and we were right
-	late             bfd.Lateness
-	silence          time.Duration // the longest of anybody
-	lateLooks, loans uint64
+	downs, expired int // from Up; by our own detection time, not in consequence of the peer's
+	silent         int // of the expired: the peer had been silent for the detection time, so it was late and we were right
+	late           bfd.Lateness
+	silence        time.Duration // the longest of anybody
+	lateLooks      uint64
+	loans, rescues uint64 // of precedence, to threads and to the process
 }
 
 func (b *bfdSoak) verdict(t *testing.T) (v soakVerdict) {
@@ -87,7 +88,8 @@ func (b *bfdSoak) verdict(t *testing.T) (v soakVerdict) {
 				t.Errorf("%s: %v (%v)", s.Name, rep.State, rep.Diag)
 			}
 		}
-		v.loans += r.engine.Loans()
+		loans, rescues := r.engine.Loans()
+		v.loans, v.rescues = v.loans+loans, v.rescues+rescues
 	}
 	for i := range status {
 		for name, st := range status[i] {
@@ -176,6 +178,7 @@ func newBFDSoak(t *testing.T) *bfdSoak {
 func newBFDSoakRouter(t *testing.T, i int, ports [2]port.Port, other port.MAC) *bfdSoakRouter {
 	r := &bfdSoakRouter{engine: dataplane.NewEngine(slog.New(slog.DiscardHandler)), table: fib.New[*dataplane.NextHopGroup]()}
 	t.Cleanup(r.engine.Close)
+	r.engine.GuardBy([]string{msee(t), "guard"})
 	sub := func(name string, port int, vlanID uint16, addr string) *dataplane.Subinterface {
 		p := netip.MustParsePrefix(addr)
 		return &dataplane.Subinterface{Name: name, Port: port, Outer: vlanID, MTU: 1500, Addr4: p.Addr(), Subnet4: p.Masked(), Counters: new(dataplane.Counters)}

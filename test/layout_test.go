@@ -26,7 +26,7 @@ var house = [][]string{
 	{"config", "circuit"},
 	{"bgp/speaker", "bgp", "bgp/evpn", "macsec/mka"},
 	{"dataplane"},
-	{"bfd/bfddp", "bfd", "fastpath", "dataplane/fib", "dataplane/gso", "dataplane/port", "macsec", "vlan", "vxlan"},
+	{"bfd/bfddp", "bfd", "fastpath", "dataplane/fib", "dataplane/gso", "dataplane/guard", "dataplane/port", "macsec", "vlan", "vxlan"},
 	{"netns"},
 	{"community", "rpsl"}, // what communities mean, and who owns prefixes
 }
@@ -35,7 +35,8 @@ var house = [][]string{
 var tests = []string{"test", "test/bench", "test/injector", "test/uml", "test/losses", "test/probing", "test/svg"}
 
 // control and forwarding meet in assembly, and nowhere else. Package macsec is
-// neither: frames go through it, and the KaY gives it keys.
+// neither: frames go through it, and the KaY gives it keys. Nor is dataplane/guard,
+// which is another process's most of the time.
 var (
 	control    = []string{"bgp", "bgp/evpn", "bgp/speaker", "macsec/mka"}
 	forwarding = []string{"dataplane", "dataplane/fib", "dataplane/gso", "dataplane/port", "fastpath"}
@@ -64,7 +65,7 @@ var libraries = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/msee"},
 	"github.com/vishvananda/netlink":      {"lab", "lab/vlanshim", "edge", "bgp/speaker", "dataplane/port"},
 	"go.yaml.in/yaml/v3":                  {"config", "lab", "lab/internal/strict"},
-	"golang.org/x/sys":                    {"lab", "lab/vlanshim", "api", "edge", "bgp/speaker", "dataplane", "dataplane/port", "netns", "cmd/msee"},
+	"golang.org/x/sys":                    {"lab", "lab/vlanshim", "api", "edge", "bgp/speaker", "dataplane", "dataplane/guard", "dataplane/port", "netns", "cmd/msee"},
 	"github.com/vishvananda/netns":        {"edge", "lab", "lab/vlanshim"}, // for netlink handles; package netns does the rest
 }
 

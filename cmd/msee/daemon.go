@@ -15,6 +15,7 @@ import (
 	"msee/api"
 	"msee/bgp/speaker"
 	"msee/config"
+	"msee/dataplane/guard"
 	"msee/edge"
 )
 
@@ -79,7 +80,7 @@ func daemon(kind config.Kind, path, instance, state string) error {
 	if err != nil {
 		return err
 	}
-	options := edge.Options{Instance: instance, Speaker: []string{self, "speaker"}, Log: log}
+	options := edge.Options{Instance: instance, Speaker: []string{self, "speaker"}, Guard: []string{self, "guard"}, Log: log}
 	if state != "" {
 		options.MeterFile = filepath.Join(state, instance, "meters.json")
 		options.PacketNumberFile = filepath.Join(state, instance, "packetnumbers.json")
@@ -152,6 +153,12 @@ func speakerCommand() *cobra.Command {
 			}
 			return speaker.Main(conn)
 		}}
+}
+
+func guardCommand() *cobra.Command {
+	return &cobra.Command{Use: "guard", Hidden: true, Args: cobra.NoArgs,
+		Short: "What sees to it that BFD is on time, of an edge or gateway, which starts it",
+		RunE:  func(*cobra.Command, []string) error { return guard.Main() }}
 }
 
 func checkCommand() *cobra.Command {

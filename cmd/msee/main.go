@@ -29,7 +29,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(edgeCommand(), gatewayCommand(), speakerCommand(), checkCommand(), reloadCommand(), macsecCommand(), drainCommand(), undrainCommand(), showCommand(), labCommand())
+	root.AddCommand(edgeCommand(), gatewayCommand(), speakerCommand(), guardCommand(), checkCommand(), reloadCommand(), macsecCommand(), drainCommand(), undrainCommand(), showCommand(), labCommand())
 	if err := root.Execute(); err != nil {
 		var status exitError
 		if errors.As(err, &status) {
