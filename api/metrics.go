@@ -64,6 +64,7 @@ var (
 	portTxDrops  = counter("port_transmit_dropped_frames_total", "Frames that the egress queue had no room for.", "port")
 	portRxLost   = counter("port_receive_overrun_frames_total", "Frames that the kernel dropped as the receive ring was full.", "port")
 	portErrors   = counter("port_errors_total", "Errors of reading and sending.", "port")
+	portOwnDrops = counter("port_own_dropped_frames_total", "Frames of the device's own that did not leave, by why; there is no series before the first.", "port", "verdict")
 	portVerdicts = counter("port_frames_total", "Received frames by what became of them; they add up to msee_port_receive_frames_total.", "port", "verdict")
 
 	subRxFrames = counter("subinterface_receive_frames_total", "Frames received.", "vrf", "interface")
@@ -197,6 +198,9 @@ func (s *scrape) ports(d source) error {
 		put(s, portErrors, p.Errors, p.Name)
 		for _, v := range slices.Sorted(maps.Keys(p.Verdicts)) {
 			put(s, portVerdicts, p.Verdicts[v], p.Name, v)
+		}
+		for _, v := range slices.Sorted(maps.Keys(p.OwnDrops)) {
+			put(s, portOwnDrops, p.OwnDrops[v], p.Name, v)
 		}
 	}
 	return err

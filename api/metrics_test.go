@@ -37,7 +37,8 @@ func (d *fakeDevice) Device() (edge.DeviceStatus, error) {
 	return edge.DeviceStatus{Started: time.Unix(1000, 0), SpeakerRestarts: 2, Maintenance: edge.InService}, d.err
 }
 func (d *fakeDevice) Ports() ([]edge.PortStatus, error) {
-	return []edge.PortStatus{{Name: "cust", Link: "up", RxFrames: 5, Verdicts: map[string]uint64{"transmit": 3, "drop-ttl": 2}}}, nil
+	return []edge.PortStatus{{Name: "cust", Link: "up", RxFrames: 5, Verdicts: map[string]uint64{"transmit": 3, "drop-ttl": 2},
+		OwnDrops: map[string]uint64{"drop-no-route": 1}}}, nil
 }
 func (d *fakeDevice) Peerings() ([]edge.PeeringStatus, error) {
 	return []edge.PeeringStatus{{VRF: "er1-private", Interface: "cust.100", RxBytes: 77}}, nil
@@ -105,6 +106,7 @@ func TestMetrics(t *testing.T) {
 		`msee_maintenance 0`,
 		`msee_port_up{port="cust"} 1`,
 		`msee_port_frames_total{port="cust",verdict="drop-ttl"} 2`,
+		`msee_port_own_dropped_frames_total{port="cust",verdict="drop-no-route"} 1`,
 		`msee_subinterface_receive_bytes_total{interface="cust.100",vrf="er1-private"} 77`,
 		`msee_bgp_prefix_limit_warning{neighbor="192.0.2.1",side="customer",vrf="er1-private"} 0`,
 		`msee_bgp_prefix_limit_warning{neighbor="192.0.2.5",side="customer",vrf="er1-private"} 1`,
