@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"hash/fnv"
+	"math/bits"
 	"net/netip"
 	"sync/atomic"
 
@@ -122,7 +123,7 @@ func (a *Adjacency) tunnelled() *Rewrite {
 type NextHopGroup struct {
 	Kind GroupKind
 	// Members are the equal ways of a Forward group, Backup those for when none
-	// of them can be used. A Neighbor group has one member.
+	// of them can be used, and no members. A Neighbor group has one member.
 	Members, Backup []*Adjacency
 	// Out is the connected subnet's subinterface in a Glean group: the packet's
 	// own destination is the neighbor.
@@ -145,9 +146,9 @@ func (k GroupKind) String() string {
 }
 
 // sole is choose where there is nothing to choose: the one member of a Forward
-// group without backups, on the link. Nil says nothing. (Inlined.)
+// group, if it can be used and is on the link. Nil says nothing. (Inlined.)
 func (g *NextHopGroup) sole() *Rewrite {
-	if len(g.Members) != 1 || len(g.Backup) != 0 || g.Kind != Forward {
+	if len(g.Members) != 1 || g.Kind != Forward {
 		return nil
 	}
 	return g.Members[0].ready.Load()
@@ -162,15 +163,30 @@ func (g *NextHopGroup) choose(ip []byte, v6 bool) *Rewrite {
 			return r
 		}
 	}
-	return g.spread(ip, v6)
-}
-
-func (g *NextHopGroup) spread(ip []byte, v6 bool) *Rewrite {
 	flow := uint64(flowHash(ip, v6))
+	if r := likely(g.Members, flow); r != nil {
+		return r
+	}
 	if r := heaviest(g.Members, flow); r != nil {
 		return r
 	}
 	return heaviest(g.Backup, flow)
+}
+
+// likely is heaviest if the one that weighs most can be used and is on the link, else
+// nil. It compares without a branch, which would be mispredicted for every second flow.
+func likely(members []*Adjacency, flow uint64) *Rewrite {
+	var most, best uint64
+	for i, a := range members {
+		w := mix(flow, a.seed)
+		_, more := bits.Sub64(most, w, 0) // 1 if w > most
+		most += (w - most) & -more
+		best += (uint64(i) - best) & -more
+	}
+	if best >= uint64(len(members)) {
+		return nil // there is none
+	}
+	return members[best].ready.Load()
 }
 
 // bounces reports that a packet that came from src, an Ethernet address, has come from

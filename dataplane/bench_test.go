@@ -56,6 +56,7 @@ func (bench *pipelineBench) run(b *testing.B, addrs []uint32) {
 		frames[i] = bench.frame()
 	}
 	var stepping time.Duration
+	var times batchTimes
 	steps := 0
 	b.ReportAllocs()
 	for b.Loop() {
@@ -67,7 +68,9 @@ func (bench *pipelineBench) run(b *testing.B, addrs []uint32) {
 		}
 		began := time.Now()
 		bench.worker.step()
-		stepping += time.Since(began)
+		took := time.Since(began)
+		stepping += took
+		times.add(took)
 		if n, _ := bench.sink.Recv(bench.out); n != len(frames) {
 			b.Fatalf("%d of %d frames arrived; verdicts %v", n, len(frames), bench.verdicts())
 		}
@@ -75,6 +78,31 @@ func (bench *pipelineBench) run(b *testing.B, addrs []uint32) {
 		steps++
 	}
 	b.ReportMetric(float64(stepping.Nanoseconds())/float64(steps*port.BatchSize), "ns/frame")
+	b.ReportMetric(times.percentile(5), "p5-ns/frame")
+	b.ReportMetric(times.percentile(50), "p50-ns/frame")
+}
+
+// batchTimes counts batches by what one of their frames took, in tenths of a
+// nanosecond: the quick ones are those that nothing else on the machine has disturbed.
+type batchTimes [10_000]int
+
+func (t *batchTimes) add(batch time.Duration) {
+	t[min(int(batch*10/port.BatchSize), len(t)-1)]++
+}
+
+// percentile is in ns per frame.
+func (t *batchTimes) percentile(p int) float64 {
+	all := 0
+	for _, n := range t {
+		all += n
+	}
+	below := 0
+	for tenths, n := range t {
+		if below += n; below*100 >= all*p {
+			return float64(tenths) / 10
+		}
+	}
+	return 0
 }
 
 // pipelineBench is a router between two cables.

@@ -507,7 +507,7 @@ func (w *Worker) localBFD(p *packet) Verdict {
 	if p.v6 {
 		proto, hops = b[6], b[7]
 	}
-	if proto != protoUDP || len(b) < p.headerLen+udpLen {
+	if proto != protoUDP || len(b) < int(p.headerLen)+udpLen {
 		return proceed
 	}
 	udp := b[p.headerLen:]

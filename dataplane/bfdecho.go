@@ -32,7 +32,7 @@ func (t *bfdTable) reflect(w *Worker, s *bfdSession, udp []byte) bfd.Reason {
 func (w *Worker) loopEcho(p *packet) bool {
 	t := &w.bfd
 	b := p.ip()
-	if len(t.byPeer) == 0 || p.generated || len(b) < p.headerLen+udpLen || len(b) > ipUDPMax+bfd.MaxLen ||
+	if len(t.byPeer) == 0 || p.generated || len(b) < int(p.headerLen)+udpLen || len(b) > ipUDPMax+bfd.MaxLen ||
 		p.VNet.GSOType != port.GSONone || p.isFragment() {
 		return false
 	}
@@ -40,7 +40,7 @@ func (w *Worker) loopEcho(p *packet) bool {
 	if p.v6 {
 		proto, dest = b[6], netip.AddrFrom16([16]byte(b[24:40]))
 	}
-	if proto != protoUDP || ttl(b, p.v6) != bfd.HopLimit || binary.BigEndian.Uint16(b[p.headerLen+2:]) != bfd.EchoPort {
+	if proto != protoUDP || ttl(b, p.v6) != bfd.HopLimit || binary.BigEndian.Uint16(b[int(p.headerLen)+2:]) != bfd.EchoPort {
 		return false
 	}
 	s := t.byPeer[bfdPeer{p.in.VRF, p.in.Name, dest}]
@@ -56,6 +56,6 @@ func (w *Worker) loopEcho(p *packet) bool {
 		decrementTTL((*[minIPv4]byte)(b))
 	}
 	t.emit(w, p.out, l3, p.etherType)
-	s.echoes, s.echoBytes = s.echoes+1, s.echoBytes+uint64(len(b)-p.headerLen-udpLen)
+	s.echoes, s.echoBytes = s.echoes+1, s.echoBytes+uint64(len(b)-int(p.headerLen)-udpLen)
 	return true
 }

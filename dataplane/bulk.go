@@ -52,13 +52,13 @@ func (w *Worker) room() []port.Frame {
 	return w.batch[from:min(from+port.BatchSize, b.oldest)]
 }
 
+// mayWait reports whether waitsBehind has to look at a packet. (Inlined.)
+func (b *bulk) mayWait(p *packet) bool { return b.first >= 0 && (b.waiting > 0 || p.Len() > bulkLen) }
+
 // waitsBehind puts the i-th packet of the vector at hand in line behind the long
 // frames of its egress queue, if it belongs there.
 func (w *Worker) waitsBehind(q *egressQueue, i int, p *packet) bool {
 	b := &w.bulk
-	if b.first < 0 || b.waiting == 0 && p.Len() <= bulkLen {
-		return false
-	}
 	flow := bulkFlow(p)
 	if p.Len() <= bulkLen && b.flows[flow] == 0 {
 		return false

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"msee/dataplane/gso"
+	"msee/dataplane/port"
 )
 
 // What check, the step, asks of a packet's headers.
@@ -14,10 +15,24 @@ import (
 // virtio-net header cannot say that it is a CRC, and the next would take it for a sum.
 func takeOpenChecksum(p *packet) bool {
 	from := p.Start + int(p.VNet.CsumStart)
-	if from < p.l3+p.headerLen || from+int(p.VNet.CsumOffset)+2 > p.End {
+	if from < p.l3+int(p.headerLen) || from+int(p.VNet.CsumOffset)+2 > p.End {
 		return false
 	}
 	return p.VNet.CsumOffset != gso.SCTPSum || completeChecksum(p)
+}
+
+// checkOne is check in full.
+func checkOne(p *packet) (v Verdict) {
+	if p.etherType == etherTypeIPv4 {
+		v = check4(p)
+	} else {
+		v = check6(p)
+	}
+	if v == proceed && (p.VNet.Flags&port.VNetNeedsCsum != 0 && !takeOpenChecksum(p) ||
+		p.VNet.GSOType != port.GSONone && gso.TooFine(p.End-p.l3-int(p.headerLen), p.VNet.GSOSize)) {
+		return DropMalformed
+	}
+	return v
 }
 
 func check4(p *packet) Verdict {
@@ -30,22 +45,12 @@ func check4(p *packet) Verdict {
 	if total > len(b) {
 		return DropMalformed
 	}
-	if h[0] == 4<<4|minIPv4/4 { // no options
-		p.headerLen = minIPv4
-		if total < minIPv4 {
-			return DropMalformed
-		}
-		if !plainChecksumOK(h) {
-			return DropChecksum
-		}
-	} else {
-		p.headerLen = int(h[0]&0x0f) * 4
-		if h[0]>>4 != 4 || p.headerLen < minIPv4 || total < p.headerLen {
-			return DropMalformed
-		}
-		if !headerChecksumOK(b[:p.headerLen]) {
-			return DropChecksum
-		}
+	p.headerLen = (h[0] & 0x0f) * 4
+	if h[0]>>4 != 4 || p.headerLen < minIPv4 || total < int(p.headerLen) {
+		return DropMalformed
+	}
+	if !headerChecksumOK(b[:p.headerLen]) {
+		return DropChecksum
 	}
 	p.dst = binary.BigEndian.Uint32(h[16:])
 	if martian4(h[12]) || martian4(h[16]) {

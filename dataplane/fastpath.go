@@ -63,13 +63,6 @@ type Endpoints struct {
 	Hits, Misses atomic.Uint64 // frames; a superframe is one
 }
 
-// sought are a vector's destinations among the endpoints of one VRF.
-type sought struct {
-	addrs [fastpath.Batch]uint32
-	found [fastpath.Batch]fastpath.Value
-	of    [fastpath.Batch]uint8 // which packet's it is
-}
-
 // endpointRun counts consecutive frames of one VRF, as run does.
 type endpointRun struct {
 	of           *Endpoints

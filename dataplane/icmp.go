@@ -135,7 +135,7 @@ func answerable(p *packet) bool {
 		return false
 	}
 	if b[9] == protoICMP {
-		if len(b) <= p.headerLen {
+		if len(b) <= int(p.headerLen) {
 			return false
 		}
 		t := b[p.headerLen]

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"msee/dataplane/fib"
-	"msee/dataplane/gso"
 	"msee/dataplane/port"
 	"msee/vlan"
 )
@@ -50,19 +49,19 @@ const (
 	minIPv6 = 40
 )
 
-// packet is what the steps learn of a frame; a field is valid from the step
-// named.
+// packet is what the steps learn of a frame, in one line of the cache; a field is valid
+// from the step named.
 type packet struct {
 	*port.Frame
 	in        *Subinterface // demux
-	search    fib.Search4   // lookup, of IPv4
 	route     *NextHopGroup // lookup; nil: none
 	out       *Rewrite      // fastPath, or lookup
-	outer     int           // untunnel: where in Buf the outer IP packet begins, of a frame out of a tunnel
 	l3        int           // demux: where the payload begins in Buf
+	tags      uint64        // admit: the octets behind the addresses; 0 of a frame that ends there
+	outer     uint32        // untunnel: where in Buf the outer IP packet begins, of a frame out of a tunnel
 	dst       uint32        // check: where an IPv4 packet goes
-	headerLen int           // check: of the IP header; IPv6 without its extension headers
 	etherType uint16        // demux
+	headerLen uint8         // check: of the IP header; IPv6 without its extension headers
 	verdict   Verdict       // proceed until a step settles it
 	group     bool          // admit: the destination MAC is a group address
 	v6        bool          // check
@@ -75,6 +74,14 @@ func (p *packet) begin(f *port.Frame) {
 	f.Inner = 0
 	p.Frame, p.in, p.out, p.outer = f, nil, nil, 0
 	p.verdict, p.group, p.v6, p.generated = proceed, false, false, false
+}
+
+// readTags sets tags. (Inlined.)
+func (p *packet) readTags() {
+	p.tags = 0
+	if at := p.Start + 12; at+8 <= p.End {
+		p.tags = binary.NativeEndian.Uint64(p.Buf[at : at+8 : at+8])
+	}
 }
 
 // ip returns the IP packet. Valid from check on.
@@ -120,21 +127,23 @@ func (w *Worker) admit(ps []packet, frames []port.Frame) (octets int) {
 	for i := range frames {
 		p := &ps[i]
 		p.begin(&frames[i])
-		b := p.Bytes()
-		octets += len(b)
+		octets += p.Len()
 		switch {
 		case p.Truncated:
 			p.verdict = DropTruncated
 			continue
-		case len(b) < vlan.EthLen:
+		case p.Len() < vlan.EthLen:
 			p.verdict = DropRunt
 			continue
 		}
-		p.group = b[0]&1 != 0
+		p.readTags()
+		eth := p.Buf[p.Start : p.Start+vlan.EthLen : p.Start+vlan.EthLen]
+		to := binary.LittleEndian.Uint64(eth)
+		p.group = to&1 != 0
 		switch {
-		case binary.BigEndian.Uint16(b[12:]) == etherTypePAE && p.OuterTPID == 0:
-			p.verdict = w.puntEAPOL(b)
-		case !p.group && port.MAC(b[:6]) != w.mac:
+		case binary.BigEndian.Uint16(eth[12:]) == etherTypePAE && p.OuterTPID == 0:
+			p.verdict = w.puntEAPOL(p.Bytes())
+		case !p.group && to<<16 != w.macWord:
 			p.verdict = DropNotForUs
 		}
 	}
@@ -144,6 +153,8 @@ func (w *Worker) admit(ps []packet, frames []port.Frame) (octets int) {
 // demux finds the subinterface by the frame's tags. It reports whether there is
 // something else than IPv4 unicast, for local.
 func (w *Worker) demux(ps []packet) (special bool) {
+	var of *Subinterface
+	count, octets := 0, 0
 	for i := range ps {
 		p := &ps[i]
 		if p.verdict != proceed {
@@ -151,26 +162,33 @@ func (w *Worker) demux(ps []packet) (special bool) {
 		}
 		if w.tagged.as(p) {
 			p.etherType, p.l3, p.in = w.tagged.etherType, p.Start+w.tagged.length, w.tagged.in
-			special = special || p.etherType != etherTypeIPv4 || p.group
-			w.countRx(p)
-			continue
-		}
-		tags, etherType, length := vlan.Parse(p.Bytes(), p.OuterTPID, p.OuterTCI)
-		if length == 0 {
-			p.verdict = DropRunt
-			continue
-		}
-		p.etherType, p.l3 = etherType, p.Start+length
-		p.in = w.port.subinterface(tags)
-		if p.in == nil {
-			p.verdict = DropUnknownVLAN
+		} else if p.verdict = w.parse(p); p.verdict != proceed {
 			continue
 		}
 		special = special || p.etherType != etherTypeIPv4 || p.group
-		w.tagged.note(p, length)
-		w.countRx(p)
+		if p.in != of {
+			w.countRx(of, count, octets)
+			of, count, octets = p.in, 0, 0
+		}
+		count++
+		octets += p.End - p.l3
 	}
+	w.countRx(of, count, octets)
 	return special
+}
+
+// parse is demux for a frame that is tagged otherwise than the one before.
+func (w *Worker) parse(p *packet) Verdict {
+	tags, etherType, length := vlan.Parse(p.Bytes(), p.OuterTPID, p.OuterTCI)
+	if length == 0 {
+		return DropRunt
+	}
+	p.etherType, p.l3 = etherType, p.Start+length
+	if p.in = w.port.subinterface(tags); p.in == nil {
+		return DropUnknownVLAN
+	}
+	w.tagged.note(p, length)
+	return proceed
 }
 
 // local sorts out what never leaves the link: ARP, IPv6 neighbor discovery and
@@ -220,128 +238,52 @@ func (w *Worker) local6(p *packet) Verdict {
 func linkLocal(a []byte) bool { return a[0] == 0xfe && a[1]&0xc0 == 0x80 }
 
 // check verifies the IP header (RFC 1812 §5.2.2, RFC 8200 §3) and cuts off
-// Ethernet's padding.
+// Ethernet's padding. What most packets are like passes here; checkOne looks at the
+// others, and says what is wrong.
 func check(ps []packet) {
 	for i := range ps {
 		p := &ps[i]
-		switch {
-		case p.verdict != proceed:
-		case p.etherType == etherTypeIPv4:
-			p.verdict = check4(p)
-		default:
-			p.verdict = check6(p)
-		}
 		if p.verdict != proceed {
 			continue
 		}
-		if p.VNet.Flags&port.VNetNeedsCsum != 0 && !takeOpenChecksum(p) ||
-			p.VNet.GSOType != port.GSONone && gso.TooFine(p.End-p.l3-p.headerLen, p.VNet.GSOSize) {
-			p.verdict = DropMalformed
+		if p.etherType == etherTypeIPv4 && p.VNet.Flags&port.VNetNeedsCsum == 0 && p.VNet.GSOType == port.GSONone {
+			if length := p.End - p.l3; length >= minIPv4 {
+				h := readPlain((*[minIPv4]byte)(p.Buf[p.l3 : p.l3+minIPv4 : p.l3+minIPv4]))
+				if h.plain() && h.total() <= length && h.checksumOK() && h.routable() {
+					p.headerLen, p.dst, p.End = minIPv4, h.dst(), p.l3+h.total()
+					continue
+				}
+			}
 		}
+		p.verdict = checkOne(p)
 	}
 }
 
-// lookup finds the adjacency by longest prefix match and flow hash. All memory is
-// asked for before any is waited for, and the few addresses whose prefixes are
-// longer than most are left for last: see [fib.Table.Near4].
+// lookup finds the adjacency by longest prefix match and flow hash, of those packets
+// that fastPath has left.
 func (w *Worker) lookup(ps []packet) {
 	var table *fib.Table[*NextHopGroup]
 	of := -1 // the VRF that it is of
-	for i := range ps {
-		if p := &ps[i]; p.looked4() {
-			if p.in.VRF != of {
-				table, of = w.table(p), p.in.VRF
-			}
-			p.search = table.Search4(p.dst)
-		}
-	}
-	late := 0
-	for i := range ps {
-		if p := &ps[i]; p.looked4() {
-			if p.in.VRF != of {
-				table, of = w.table(p), p.in.VRF
-			}
-			var more int
-			p.route, more = table.Near4(&p.search)
-			w.late[late&(vector-1)] = uint8(i)
-			late += more
-		}
-	}
-	for _, i := range w.late[:late] {
-		p := &ps[i]
-		p.route, _ = w.table(p).Far4(p.search)
-	}
+	q, n := &w.sought, 0
 	for i := range ps {
 		p := &ps[i]
 		if p.verdict != proceed || p.out != nil {
 			continue
 		}
-		b := p.ip()
+		if p.in.VRF != of {
+			w.follow(ps, table, n)
+			table, of, n = w.table(p), p.in.VRF, 0
+		}
 		if p.v6 {
-			p.route, _ = w.table(p).Lookup6(binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
+			b := p.ip()
+			p.route, _ = table.Lookup6(binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:]))
+			w.leave(p)
+			continue
 		}
-		if p.route != nil {
-			if p.out = p.route.sole(); p.out != nil {
-				continue
-			}
-		}
-		group := p.route
-		switch {
-		case group == nil:
-			p.verdict = DropNoRoute
-		case group.Kind == Forward:
-			if p.out = group.choose(b, p.v6); p.out == nil {
-				p.verdict = w.unresolved(group)
-			} else if len(group.Backup) > 0 && group.bounces(p.out, p.Bytes()[6:12]) {
-				p.verdict = DropUnresolved
-			}
-		default:
-			p.verdict = w.special(p, group)
-		}
+		q.addrs[n&(vector-1)], q.of[n&(vector-1)] = p.dst, uint8(i)
+		n++
 	}
-}
-
-// looked4 reports whether lookup has to find an IPv4 destination.
-func (p *packet) looked4() bool { return p.verdict == proceed && p.out == nil && !p.v6 }
-
-// table is that of the packet's VRF.
-func (w *Worker) table(p *packet) *fib.Table[*NextHopGroup] { return w.snap.VRFs[p.in.VRF].FIB }
-
-// special is the end of a lookup that leads to no next hop of a route's.
-func (w *Worker) special(p *packet, group *NextHopGroup) Verdict {
-	switch group.Kind {
-	case Neighbor:
-		if p.out = group.Members[0].Rewrite(); p.out == nil {
-			return w.unresolved(group)
-		}
-		if p.out.Out == p.in && w.loopEcho(p) {
-			return LocalBFD
-		}
-		return proceed
-	case Local:
-		if p.generated {
-			return DropMartian // an answer to ourselves: the source was forged
-		}
-		if v := w.localBFD(p); v != proceed {
-			return v
-		}
-		return w.punt(p, PuntLocal)
-	case Glean:
-		if p.in.Gateway != nil && !p.generated {
-			return w.gatewayGlean(p, group.Out)
-		}
-		return w.puntGlean(p, group.Out)
-	default:
-		return DropBlackhole
-	}
-}
-
-// unresolved asks for the members of a group of which none can be used.
-func (w *Worker) unresolved(group *NextHopGroup) Verdict {
-	for _, a := range group.Members {
-		w.resolve(a)
-	}
-	return DropUnresolved
+	w.follow(ps, table, n)
 }
 
 // rewrite turns the frame into the one that leaves: TTL, MTU, MACs and tags,
@@ -353,16 +295,18 @@ func (w *Worker) rewrite(ps []packet) (long bool) {
 		if p.verdict != proceed {
 			continue
 		}
-		b := p.ip()
-		hdr, mtu := &p.out.Header, p.out.Out.MTU
+		// The new Ethernet header goes in front of the IP header.
+		b := p.Buf[p.l3-vlan.Room : p.l3+minIPv4 : p.l3+minIPv4]
+		eth, ip := (*[vlan.Room]byte)(b[:]), (*[minIPv4]byte)(b[vlan.Room:])
+		hdr := &p.out.Header
 		switch {
-		case p.v6 && linkLocal(b[8:]):
+		case p.v6 && linkLocal(ip[8:]):
 			p.verdict = DropMartian // RFC 4291 §2.5.6: it does not leave its link
-		case ttl(b, p.v6) <= 1 && !p.generated:
+		case ttl(ip[:], p.v6) <= 1 && !p.generated:
 			p.verdict = DropTTL
 		case p.VNet.GSOType != port.GSONone:
 			p.verdict = rewriteSuperframe(p, hdr.Len())
-		case len(b) <= mtu:
+		case p.End-p.l3 <= p.out.Out.MTU:
 			p.VNet.HdrLen = 0 // a hint that could exceed the frame now
 		case mayFragment(p):
 			long = true
@@ -375,11 +319,12 @@ func (w *Worker) rewrite(ps []packet) (long bool) {
 		switch {
 		case p.generated: // this is its first hop
 		case p.v6:
-			b[7]--
+			ip[7]--
 		default:
-			decrementTTL((*[minIPv4]byte)(b))
+			decrementTTL(ip)
 		}
-		start := hdr.Put(p.Buf, p.l3, p.etherType)
+		hdr.PutFront(eth, p.etherType)
+		start := p.l3 - hdr.Len()
 		if p.out.VTEP != nil {
 			if start = p.out.VTEP.put(p.Frame, start, p.l3); start < 0 {
 				p.verdict = DropUnresolved
@@ -415,7 +360,8 @@ func decrementTTL(h *[minIPv4]byte) {
 func (w *Worker) enqueue(ps []packet, long bool) (queued int) {
 	opened := w.port.SecY != nil
 	var q *egressQueue
-	to := -1 // the port that q is of
+	var out *Subinterface // that leads there
+	count, octets := 0, 0
 	for i := range ps {
 		p := &ps[i]
 		if p.verdict != proceed {
@@ -426,8 +372,10 @@ func (w *Worker) enqueue(ps []packet, long bool) (queued int) {
 			p.verdict = w.fragment(p)
 			continue
 		}
-		if out := p.out.Out.Port; out != to {
-			q, to = w.egressTo(out), out
+		if p.out.Out != out {
+			w.countTx(out, count, octets)
+			out, count, octets = p.out.Out, 0, 0
+			q = w.egressTo(out.Port)
 		}
 		if q == nil {
 			p.verdict = DropEgressDown
@@ -435,15 +383,18 @@ func (w *Worker) enqueue(ps []packet, long bool) (queued int) {
 		}
 		p.verdict = Transmit
 		queued++
-		w.countTx(p)
+		count++
+		octets += p.End - p.l3
 		if opened && q.port.SecY == nil && p.out.VTEP == nil && q.join.Add(p.Frame, p.l3-p.Start) {
 			w.verdicts[Transmit]++ // with the frame it was joined to
 			continue
 		}
-		if !w.waitsBehind(q, i, p) {
-			q.frames = append(q.frames, p.Frame)
+		if w.bulk.mayWait(p) && w.waitsBehind(q, i, p) {
+			continue
 		}
+		q.frames = append(q.frames, p.Frame)
 	}
+	w.countTx(out, count, octets)
 	return queued
 }
 

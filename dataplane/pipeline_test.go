@@ -855,10 +855,12 @@ func TestTaggedAsBefore(t *testing.T) {
 			binary.BigEndian.PutUint16(b[at+2:], ids[random.IntN(len(ids))])
 		}
 		for range 1 + random.IntN(2) { // the second is tagged as the first
-			if w.tagged.as(&packet{Frame: &f}) {
+			p := packet{Frame: &f}
+			p.readTags()
+			if w.tagged.as(&p) {
 				matched++
 			}
-			ps := []packet{{Frame: &f}}
+			ps := []packet{p}
 			w.demux(ps)
 			tags, etherType, length := vlan.Parse(f.Bytes(), f.OuterTPID, f.OuterTCI)
 			in, p := w.port.subinterface(tags), ps[0]

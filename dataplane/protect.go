@@ -38,6 +38,7 @@ func open(secy *macsec.SecY, p *packet) Verdict {
 	switch outcome {
 	case macsec.OK:
 		p.Start, p.End = start, end
+		p.readTags()
 		p.VNet = port.VNetHdr{} // it spoke of the sealed frame, if of anything
 		return proceed
 	case macsec.NoTag, macsec.Untouched: // whatever the SecY would let through

@@ -47,13 +47,13 @@ func superframeHeaders(p *packet) (int, bool) {
 // begins. Where the checksum is left to us it begins there, which spares
 // walking IPv6 extension headers.
 func transportOffset(p *packet) (int, bool) {
-	l4 := p.l3 + p.headerLen
+	l4 := p.l3 + int(p.headerLen)
 	if p.VNet.Flags&port.VNetNeedsCsum != 0 {
 		l4 = p.Start + int(p.VNet.CsumStart)
 	} else if p.v6 && p.Buf[p.l3+6] != protoTCP && p.Buf[p.l3+6] != protoUDP {
 		return 0, false // coalesced by a NIC that also verified it: never with extension headers
 	}
-	return l4, l4 >= p.l3+p.headerLen && l4+8 <= p.End
+	return l4, l4 >= p.l3+int(p.headerLen) && l4+8 <= p.End
 }
 
 // segments is how many packets a frame is on the wire.

@@ -9,9 +9,9 @@ import (
 // tagged is how the frame before was tagged, as most come in rows from one
 // subinterface: those with the same tags and EtherType need not be parsed.
 type tagged struct {
-	in           *Subinterface // nil: there was none before
-	hidden       uint32        // the tag that came out of band
-	inline, mask uint64        // the octets behind the addresses, and which of them were looked at
+	in           *Subinterface
+	hidden       uint32 // the tag that came out of band
+	inline, mask uint64 // the octets behind the addresses, and which of them were looked at; inline is 0 if there was no frame before
 	length       int
 	etherType    uint16
 }
@@ -25,15 +25,12 @@ var (
 
 // as reports whether the frame is tagged as the one before. (Inlined.)
 func (t *tagged) as(p *packet) bool {
-	b := p.Bytes()
-	return t.in != nil && len(b) >= vlan.EthLen+6 && uint32(p.OuterTPID)<<16|uint32(p.OuterTCI) == t.hidden &&
-		binary.NativeEndian.Uint64(b[12:])&t.mask == t.inline
+	return p.tags&t.mask == t.inline && t.inline != 0 && uint32(p.OuterTPID)<<16|uint32(p.OuterTCI) == t.hidden
 }
 
 // note keeps how a frame is tagged, unless Parse has looked at more than as does.
 func (t *tagged) note(p *packet, length int) {
-	b := p.Bytes()
-	if len(b) < vlan.EthLen+6 || length > vlan.EthLen+vlan.TagLen {
+	if length > vlan.EthLen+vlan.TagLen {
 		return
 	}
 	t.mask = oneTag
@@ -41,5 +38,5 @@ func (t *tagged) note(p *packet, length int) {
 		t.mask = untagged
 	}
 	t.in, t.length, t.etherType = p.in, length, p.etherType
-	t.hidden, t.inline = uint32(p.OuterTPID)<<16|uint32(p.OuterTCI), binary.NativeEndian.Uint64(b[12:])&t.mask
+	t.hidden, t.inline = uint32(p.OuterTPID)<<16|uint32(p.OuterTCI), p.tags&t.mask
 }

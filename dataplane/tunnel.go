@@ -140,7 +140,7 @@ func (w *Worker) untunnelOne(p *packet) (v Verdict) {
 	default:
 		return proceed
 	}
-	found, result := vxlan.Parse(p.ip(), p.headerLen)
+	found, result := vxlan.Parse(p.ip(), int(p.headerLen))
 	switch result {
 	case vxlan.Other:
 		return proceed
@@ -170,10 +170,10 @@ func (w *Worker) untunnelOne(p *packet) (v Verdict) {
 	case !vxlan.Decap(class, eth[vlan.EthLen:]):
 		return DropCongested
 	}
-	p.in, p.outer = in, p.l3
+	p.in, p.outer = in, uint32(p.l3)
 	p.Start, p.End, p.l3 = inner, end, inner+vlan.EthLen
 	p.etherType, p.group, p.v6 = etherType, group, false
-	w.countRx(p)
+	w.countRx(in, 1, p.End-p.l3)
 	return proceed
 }
 

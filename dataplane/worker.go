@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"slices"
@@ -17,11 +18,12 @@ import (
 // sends what is to be sent by its own senders on every egress port, and gives
 // the batch back.
 type Worker struct {
-	engine *Engine
-	log    *slog.Logger
-	index  int // of its port
-	device port.Port
-	mac    port.MAC
+	engine  *Engine
+	log     *slog.Logger
+	index   int // of its port
+	device  port.Port
+	mac     port.MAC
+	macWord uint64 // as admit compares it
 
 	snap      *Snapshot // of the current batch
 	metersOut bool      // it has a port with an Egress
@@ -35,8 +37,7 @@ type Worker struct {
 	packets   [vector]packet       // of the batch at hand
 	own       [1]packet            // of our own, at hand
 	charges   [vector]charge       // of the packets
-	late      [vector]uint8        // of the packets: those whose lookup takes longer
-	sought    sought               // of the packets: what fastPath looks for
+	sought    sought               // of the packets: what fastPath and lookup look for
 	verdicts  [verdictCount]uint64 // of the current batch
 	tagged    tagged
 	rx, tx    run
@@ -79,9 +80,10 @@ const injectBufLen = port.Headroom + 9216 + 64
 const tapCheckEvery = 8
 
 func newWorker(e *Engine, t *thread, index int, p port.Port) (*Worker, error) {
+	mac := p.MAC()
 	w := &Worker{
 		thread: t,
-		engine: e, log: e.log.With("port", p.Name()), index: index, device: p, mac: p.MAC(),
+		engine: e, log: e.log.With("port", p.Name()), index: index, device: p, mac: p.MAC(), macWord: binary.LittleEndian.Uint64(append(mac[:], 0, 0)) << 16,
 		batch:        make([]port.Frame, port.BatchSize),
 		bulk:         bulk{first: -1},
 		replies:      make([]port.Frame, 0, maxReplies),
@@ -225,24 +227,30 @@ func (w *Worker) step() int {
 	return max(n, 1)
 }
 
-// countRx and countTx count a frame for the subinterface it came in or leaves
-// by.
-func (w *Worker) countRx(p *packet) {
-	if w.rx.counters != p.in.Counters {
-		w.flushRx()
-		w.rx.counters = p.in.Counters
+// countRx counts frames that came in by a subinterface, and countTx those that leave by
+// one, octets together; nil is none.
+func (w *Worker) countRx(s *Subinterface, frames, octets int) {
+	if s == nil {
+		return
 	}
-	w.rx.frames++
-	w.rx.bytes += uint64(p.End - p.l3)
+	if w.rx.counters != s.Counters {
+		w.flushRx()
+		w.rx.counters = s.Counters
+	}
+	w.rx.frames += uint64(frames)
+	w.rx.bytes += uint64(octets)
 }
 
-func (w *Worker) countTx(p *packet) {
-	if w.tx.counters != p.out.Out.Counters {
-		w.flushTx()
-		w.tx.counters = p.out.Out.Counters
+func (w *Worker) countTx(s *Subinterface, frames, octets int) {
+	if s == nil {
+		return
 	}
-	w.tx.frames++
-	w.tx.bytes += uint64(p.End - p.l3)
+	if w.tx.counters != s.Counters {
+		w.flushTx()
+		w.tx.counters = s.Counters
+	}
+	w.tx.frames += uint64(frames)
+	w.tx.bytes += uint64(octets)
 }
 
 func (w *Worker) flushRx() {

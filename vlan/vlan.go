@@ -103,8 +103,12 @@ func (h *Header) Dst() [6]byte { return [6]byte(h.b[Room-2-h.len:]) }
 // payload must be there, and are not what they were: moves of constant size compile
 // to a few loads and stores.
 func (h *Header) Put(b []byte, payload int, etherType uint16) int {
-	front := (*[Room]byte)(b[payload-Room:])
+	h.PutFront((*[Room]byte)(b[payload-Room:]), etherType)
+	return payload - h.Len()
+}
+
+// PutFront is Put in the octets in front of the payload. (Inlined.)
+func (h *Header) PutFront(front *[Room]byte, etherType uint16) {
 	*front = h.b
 	binary.BigEndian.PutUint16(front[Room-2:], etherType)
-	return payload - 2 - h.len
 }

@@ -81,35 +81,14 @@ func (w *workload) benchmarkRaw(b *testing.B) {
 	}
 }
 
-// sideBySide is how many lookups lookUp takes through their steps together.
-const sideBySide = 64
-
-// lookUp looks up sideBySide addresses, as the pipeline does.
-func lookUp(table *Table[*int], addrs []uint32) {
-	var searches [sideBySide]Search4
-	for i, a := range addrs[:sideBySide] {
-		searches[i] = table.Search4(a)
-	}
-	var late [sideBySide]uint8
-	n := 0
-	for i := range searches {
-		var more int
-		sink, more = table.Near4(&searches[i])
-		late[n&(sideBySide-1)] = uint8(i)
-		n += more
-	}
-	for _, i := range late[:n] {
-		sink, _ = table.Far4(searches[i])
-	}
-}
-
 // benchmarkBatch looks up many at a time; an operation is one lookup here too.
 func (w *workload) benchmarkBatch(b *testing.B) {
 	table, addrs := New[*int]().With(w.changes), w.raw
+	var values [Batch]*int
 	start(b)
 	for i := 0; b.Loop(); i++ {
-		if at := i & (len(addrs) - 1); at%sideBySide == 0 {
-			lookUp(table, addrs[at:at+sideBySide])
+		if at := i & (len(addrs) - 1); at%Batch == 0 {
+			table.LookupAll4((*[Batch]uint32)(addrs[at:]), &values, Batch)
 		}
 	}
 }

@@ -166,12 +166,15 @@ func TestManyValues(t *testing.T) {
 		for i := range addrs {
 			addrs[i] = 10<<24 | uint32(i)<<8 | 9
 		}
+		wants := make([]int, n)
 		for i, a := range addrs {
 			want, wantOK := table.Get(changes[i].Prefix)
 			if v, ok := table.Lookup4(a); v != want || ok != wantOK {
 				t.Fatalf("%s: Lookup4 %x = %d, %v, want %d, %v", name, a, v, ok, want, wantOK)
 			}
+			wants[i] = want
 		}
+		checkAll4(t, table, addrs, wants)
 	}
 }
 
@@ -180,11 +183,14 @@ func TestLookupAllocs(t *testing.T) {
 	changes := setAll(append(spread(r, 1000), spread6(r, 1000)...), hops())
 	table := New[*int]().With(changes)
 	v4, v6 := changes[0].Prefix.Addr(), changes[1000].Prefix.Addr()
+	var addrs [Batch]uint32
+	var values [Batch]*int
 	if n := testing.AllocsPerRun(100, func() {
 		table.Lookup(v4)
 		table.Lookup(v6)
 		table.Lookup4(raw4(v4))
 		table.Lookup6(raw6(v6))
+		table.LookupAll4(&addrs, &values, Batch)
 	}); n != 0 {
 		t.Errorf("lookups allocate %v times", n)
 	}

@@ -58,51 +58,49 @@ func (t *Table[V]) Lookup(addr netip.Addr) (V, bool) {
 // Lookup4 is [Table.Lookup] of an IPv4 address as a big-endian number:
 // 192.0.2.1 is 0xc0000201.
 func (t *Table[V]) Lookup4(addr uint32) (V, bool) {
-	s := t.Search4(addr)
-	v, late := t.Near4(&s)
-	if late != 0 {
-		return t.Far4(s)
-	}
-	return v, true
-}
-
-// Search4 is an IPv4 lookup under way. Who has many addresses takes each step for
-// all of them before the next, in tables that may differ: so the processor waits
-// for many cache misses at once. [Table.Lookup4] is the three steps for one.
-type Search4 struct {
-	chunk *chunk
-	addr  uint32
-	n     uint16
-}
-
-// Search4 begins a lookup.
-func (t *Table[V]) Search4(addr uint32) Search4 {
 	if t.pages == nil {
-		return Search4{&emptyChunk, addr, 0}
+		return t.lookupTrie4(addr)
 	}
-	_, chunk := t.pages.at(addr)
-	return Search4{chunk, addr, 0}
-}
-
-// Near4 is the second step: the result, if late is 0. If it is 1, the result takes
-// the third step. It is a number, and comes without a branch, so that the caller can
-// gather the late ones: no processor can guess which they are.
-func (t *Table[V]) Near4(s *Search4) (v V, late int) {
-	s.n = s.chunk.entries[s.addr>>8&0xff]
-	late = more(s.n)
-	return t.values[s.n&uint16(late-1)], late
-}
-
-// Far4 is the third step, in the table that Search4 began in, of a search that
-// was late: the result is that of [Table.Lookup4].
-func (t *Table[V]) Far4(s Search4) (V, bool) { return t.more4(s) }
-
-func (t *Table[V]) more4(s Search4) (V, bool) {
-	if t.pages == nil {
-		return t.lookupTrie4(s.addr)
+	page, chunk := t.pages.at(addr)
+	n := chunk.entries[addr>>8&0xff]
+	if more(n) != 0 {
+		n = page.lookupMore(chunk, n, addr)
 	}
-	n := t.pages[s.addr>>24].lookupMore(s.chunk, s.n, s.addr)
 	return t.values[n], n != 0 || t.hasDefault
+}
+
+// Batch is how many addresses LookupAll4 takes at most.
+const Batch = 64
+
+// LookupAll4 is [Table.Lookup4] of n addresses: values[i] is that of addrs[i], V's zero
+// value if there is none. Each step is taken for all of them before the next, so that the
+// processor waits for many cache misses at once; and the few addresses that need a third
+// step are gathered without a branch, as no processor can guess which they are.
+func (t *Table[V]) LookupAll4(addrs *[Batch]uint32, values *[Batch]V, n int) {
+	if t.pages == nil {
+		for i, addr := range addrs[:n] {
+			values[i], _ = t.lookupTrie4(addr)
+		}
+		return
+	}
+	var chunks [Batch]*chunk
+	for i, addr := range addrs[:n] {
+		_, chunks[i] = t.pages.at(addr)
+	}
+	var late [Batch]uint8
+	lates := 0
+	for i, addr := range addrs[:n] {
+		entry := chunks[i].entries[addr>>8&0xff]
+		more := more(entry)
+		values[i] = t.values[entry&uint16(more-1)]
+		late[lates&(Batch-1)] = uint8(i)
+		lates += more
+	}
+	for _, i := range late[:lates] {
+		addr := addrs[i&(Batch-1)]
+		page, chunk := t.pages.at(addr)
+		values[i&(Batch-1)] = t.values[page.lookupMore(chunk, chunk.entries[addr>>8&0xff], addr)]
+	}
 }
 
 func (t *Table[V]) lookupTrie4(addr uint32) (V, bool) {

@@ -92,7 +92,9 @@ func check(t *testing.T, r *rand.Rand, table *Table[int], g golden) {
 	if table.Len4()+table.Len6() != len(g) {
 		t.Fatalf("Len4 %d + Len6 %d, want %d", table.Len4(), table.Len6(), len(g))
 	}
-	for range 50 {
+	var raw []uint32
+	var wants []int
+	for range 100 {
 		addr := randomAddr(r)
 		wantP, want, wantOK := g.lookup(addr)
 		if v, ok := table.Lookup(addr); v != want || ok != wantOK {
@@ -110,8 +112,32 @@ func check(t *testing.T, r *rand.Rand, table *Table[int], g golden) {
 		if v, ok := table.Lookup4(raw4(addr)); v != want || ok != wantOK {
 			t.Fatalf("Lookup4 %v = %d, %v, want %d, %v", addr, v, ok, want, wantOK)
 		}
+		raw, wants = append(raw, raw4(addr)), append(wants, want)
 	}
+	checkAll4(t, table, raw, wants)
 	checkNumbers(t, table)
+}
+
+// checkAll4 compares what LookupAll4 has for addresses, a batch at a time and less in the
+// end, with what is wanted.
+func checkAll4(t *testing.T, table *Table[int], addrs []uint32, want []int) {
+	t.Helper()
+	for len(addrs) > 0 {
+		var batch [Batch]uint32
+		var values [Batch]int
+		values[Batch-1] = -1
+		n := copy(batch[:], addrs)
+		table.LookupAll4(&batch, &values, n)
+		for i, v := range values[:n] {
+			if v != want[i] {
+				t.Fatalf("LookupAll4 %v, the %dth of %d, = %d, want %d", addr4(batch[i]), i, n, v, want[i])
+			}
+		}
+		if n < Batch && values[Batch-1] != -1 {
+			t.Fatalf("LookupAll4 of %d has written to values[%d]", n, Batch-1)
+		}
+		addrs, want = addrs[n:], want[n:]
+	}
 }
 
 // checkNumbers looks for numbers that are lost or in use twice.

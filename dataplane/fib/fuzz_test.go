@@ -53,11 +53,17 @@ func fuzzChange(data []byte) Change[int] {
 
 func checkLookups(t *testing.T, table *Table[int], g golden, addrs []netip.Addr) {
 	t.Helper()
+	var raw []uint32
+	var wants []int
 	for _, a := range addrs {
 		_, want, wantOK := g.lookup(a)
 		if v, ok := table.Lookup(a); v != want || ok != wantOK {
 			t.Fatalf("Lookup %v = %d, %v, want %d, %v", a, v, ok, want, wantOK)
 		}
+		if a.Is4() {
+			raw, wants = append(raw, raw4(a)), append(wants, want)
+		}
 	}
+	checkAll4(t, table, raw, wants)
 	checkNumbers(t, table)
 }

@@ -53,7 +53,7 @@ const (
 // VNetHdrLen is the length of the header on the wire between kernel and us.
 const VNetHdrLen = 10
 
-// Frame describes one frame. The memory belongs to the port that received it,
+// Frame describes one frame, in one line of the cache. The memory belongs to the port that received it,
 // from Recv to the next Release; a Sender has copied it when Send returns.
 type Frame struct {
 	Buf        []byte // the memory around the frame
@@ -63,12 +63,12 @@ type Frame struct {
 	// out of band (AF_PACKET hides it in the ring's metadata); OuterTPID is 0
 	// if there is none. On Send all tags are inline and these are ignored.
 	OuterTPID, OuterTCI uint16
-	// Inner is where in Buf the inner IP packet of a frame begins that we send
-	// into a VXLAN tunnel; 0 of any other. VNet speaks of the inner packet then.
-	Inner int
 	// Truncated says that the frame was longer than the port could hold, and
 	// that Bytes is only its beginning.
 	Truncated bool
+	// Inner is where in Buf the inner IP packet of a frame begins that we send
+	// into a VXLAN tunnel; 0 of any other. VNet speaks of the inner packet then.
+	Inner int
 }
 
 // Bytes returns the frame.
