@@ -34,7 +34,8 @@ type Engine struct {
 	learned    chan Learned
 	gleans     budget // what may begin neighbors in the kernel's table
 
-	guardCommand []string      // nil: there is none, or it has been started
+	guardCommand []string // nil: there is none
+	guardOnce    sync.Once
 	guard        *guard.Guard  // nil: BFD has none
 	guardEpoch   time.Duration // epoch on its clock
 }

@@ -15,15 +15,17 @@ func (e *Engine) GuardBy(command []string) { e.guardCommand = command }
 
 // startGuard is before the first worker gets sessions. Without a guard BFD works, too.
 func (e *Engine) startGuard() {
-	if e.guardCommand == nil {
-		return
-	}
-	g, err := guard.Start(e.guardCommand, e.log)
-	if e.guardCommand = nil; err != nil {
-		e.log.Warn("BFD on a machine that is too busy may be late", "err", err)
-		return
-	}
-	e.guard, e.guardEpoch = g, guard.Now()-time.Since(e.epoch)
+	e.guardOnce.Do(func() {
+		if e.guardCommand == nil {
+			return
+		}
+		g, err := guard.Start(e.guardCommand, e.log)
+		if err != nil {
+			e.log.Warn("BFD on a machine that is too busy may be late", "err", err)
+			return
+		}
+		e.guard, e.guardEpoch = g, guard.Now()-time.Since(e.epoch)
+	})
 }
 
 // noteDue tells the guard when the thread has BFD to do next; the first time it has

@@ -49,8 +49,9 @@ type Watched struct {
 
 // page is what router and guard share.
 type page struct {
+	router  atomic.Int32 // its process
 	rescues atomic.Uint64
-	_       [56]byte
+	_       [48]byte
 	threads [63]Watched
 }
 
@@ -78,6 +79,7 @@ func Start(command []string, log *slog.Logger) (*Guard, error) {
 	if g.page, err = mapPage(fd); err != nil {
 		return nil, err
 	}
+	g.page.router.Store(int32(os.Getpid()))
 	g.child = exec.Command(command[0], command[1:]...)
 	g.child.ExtraFiles = []*os.File{file}
 	g.child.Stderr = os.Stderr
@@ -86,6 +88,7 @@ func Start(command []string, log *slog.Logger) (*Guard, error) {
 	}
 	go func() {
 		err := g.child.Wait()
+		g.page.takeBack()
 		close(g.exited)
 		if !g.closed.Load() {
 			log.Warn("no guard: BFD on a machine that is too busy may be late", "err", err)
@@ -124,6 +127,27 @@ func (g *Guard) Loans() (threads, process uint64) {
 		threads += g.page.threads[i].loans.Load()
 	}
 	return threads, g.page.rescues.Load()
+}
+
+// takeBack is for the router, whose guard has ended: nobody else takes back what it had
+// lent. A watched thread gives it back by itself.
+func (p *page) takeBack() {
+	for _, tid := range threads(os.Getpid()) {
+		attr, err := unix.SchedGetAttr(tid, 0)
+		if err != nil || attr.Policy != unix.SCHED_RR || attr.Priority != lentPriority {
+			continue
+		}
+		watched := false
+		for i := range p.threads {
+			if w := &p.threads[i]; int(w.tid.Load()) == tid {
+				w.lent.Store(true)
+				watched = true
+			}
+		}
+		if left, err := unix.Getpriority(unix.PRIO_PROCESS, tid); err == nil && !watched { // 20 - nice, which it still has
+			unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: int32(20 - left)}, 0)
+		}
+	}
 }
 
 // Due says when the thread has something to do next.

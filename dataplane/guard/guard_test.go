@@ -127,6 +127,87 @@ func TestRescueEnds(t *testing.T) {
 	}
 }
 
+// TestGuardKilled: what a guard had lent when it ended is left to nobody.
+func TestGuardKilled(t *testing.T) {
+	g := start(t)
+	late, other := newThread(t, g), newThread(t, nil)
+	if err := unix.Setpriority(unix.PRIO_PROCESS, other.tid, 7); err != nil {
+		t.Fatal(err)
+	}
+	for _, th := range []*thread{late, other} { // as the guard does, which is killed before it says so
+		if err := lendTo(th.tid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := g.child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if attr := other.await(t, "the guard was killed", unix.SCHED_NORMAL); attr.Nice != 7 {
+		t.Errorf("nice %d, want 7 as before", attr.Nice)
+	}
+	<-g.exited
+	if !late.watched.GiveBack() {
+		t.Error("the thread watched is not told to give back what it was lent")
+	}
+	if err := g.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestGuardStays: Ctrl-C in a terminal, and a supervisor's SIGTERM to all, are no end of
+// the guard, for the router goes on for a while.
+func TestGuardStays(t *testing.T) {
+	g := start(t)
+	defer g.Close()
+	late := newThread(t, g)
+	late.watched.Due(Now() - time.Second)
+	late.await(t, "it is late", unix.SCHED_RR)
+	late.watched.Due(Never)
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		if err := g.child.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := newThread(t, g)
+	after.watched.Due(Now() - time.Second)
+	after.await(t, "it is late, after the signals", unix.SCHED_RR)
+}
+
+// TestOrphan: a guard whose router has ended before it began goes, and does not take its
+// new parent, process 1 perhaps, for the router.
+func TestOrphan(t *testing.T) {
+	start(t).Close() // or skip
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := Start([]string{"sh", "-c", "\"$0\" guard; exit 7", exe}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	select {
+	case <-g.exited:
+		if code := g.child.ProcessState.ExitCode(); code != 7 {
+			t.Errorf("exit status %d, want that of its parent, 7", code)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("it goes on with a parent that is not the router")
+	}
+}
+
+// TestWatchedMeanwhile: a thread that is watched only since the process was lent
+// precedence does not keep it.
+func TestWatchedMeanwhile(t *testing.T) {
+	start(t).Close() // or skip
+	late, other := newThread(t, nil), newThread(t, nil)
+	r := rescue{pid: os.Getpid()}
+	r.begin([]int{late.tid})
+	other.await(t, "lent", unix.SCHED_RR)
+	r.end([]int{late.tid, other.tid})
+	other.await(t, "taken back", unix.SCHED_NORMAL)
+}
+
 // TestUnguarded: without a guard, or with no room in its page, all goes on.
 func TestUnguarded(t *testing.T) {
 	var none *Guard

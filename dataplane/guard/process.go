@@ -3,6 +3,7 @@ package guard
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
 	"time"
@@ -28,8 +29,10 @@ const (
 // inheritedPage is the descriptor of the page in the guard.
 const inheritedPage = 3
 
-// Main is the guard's process. It ends with the router's.
+// Main is the guard's process. It ends with the router's, and not before: what asks a
+// whole group of processes to end leaves the router something to do still.
 func Main() error {
+	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	p, err := mapPage(inheritedPage)
 	if err != nil {
 		return err
@@ -38,10 +41,11 @@ func Main() error {
 	own := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: ownPriority}
 	for _, tid := range threads(os.Getpid()) {
 		if err := unix.SchedSetAttr(tid, &own, 0); err != nil {
-			return fmt.Errorf("take real-time precedence: %w", err)
+			return fmt.Errorf("take real-time precedence, for which it needs CAP_SYS_NICE: %w", err)
 		}
 	}
-	for r := (rescue{pid: os.Getppid()}); os.Getppid() == r.pid; {
+	// Not its parent of now: that is another one if the router has ended already.
+	for r := (rescue{pid: int(p.router.Load())}); os.Getppid() == r.pid; {
 		wait := p.lend(&r)
 		pause := unix.NsecToTimespec(int64(wait))
 		unix.Nanosleep(&pause, nil) // not time.Sleep: timers want another thread
@@ -109,17 +113,17 @@ func (r *rescue) begin(watched []int) {
 	}
 }
 
-// end takes it back. Threads that began meanwhile are made what the process's first
+// end takes it back, of those too that are watched only since. Threads that began meanwhile are made what the process's first
 // one is: nothing was left to them by their parents (SCHED_FLAG_RESET_ON_FORK), nor to
 // processes.
 func (r *rescue) end(watched []int) {
+	first := r.was[r.pid]
+	for tid, was := range r.was {
+		unix.SchedSetAttr(tid, was, 0) // an error: it has ended
+	}
 	for _, tid := range r.others(watched) {
-		was := r.was[tid]
-		if was == nil {
-			was = r.was[r.pid]
-		}
-		if was != nil {
-			unix.SchedSetAttr(tid, was, 0) // an error: it has ended
+		if r.was[tid] == nil && first != nil {
+			unix.SchedSetAttr(tid, first, 0)
 		}
 	}
 	r.was = nil
