@@ -103,6 +103,7 @@ func (r *RIB) settle() Changes {
 		r.changeAdjRIBOut(d, was, left)
 		if len(d.entry.paths) == 0 {
 			delete(r.table, d.prefix)
+			r.lengths[oneIf(d.prefix.Addr().Is6())][d.prefix.Bits()]--
 		}
 	}
 	for _, p := range r.peers {

@@ -22,6 +22,7 @@ type RIB struct {
 	local      *peer
 	originated []Route
 	table      map[netip.Prefix]*entry
+	lengths    [2][129]int // how many prefixes of it there are of each family and length
 	attrs      attrTable
 	batch      batch
 }
@@ -266,10 +267,14 @@ func (r *RIB) NextHops() iter.Seq2[netip.Prefix, []NextHop] {
 // was not refused.
 func (r *RIB) Covers(session string, addr netip.Addr) bool {
 	p := r.peer(session)
-	if p == nil || p.over {
+	if p == nil || p.over || p.cfg.Local.Is4() != addr.Is4() {
 		return false
 	}
+	lengths := &r.lengths[oneIf(addr.Is6())]
 	for bits := addr.BitLen(); bits >= 0; bits-- {
+		if lengths[bits] == 0 {
+			continue
+		}
 		prefix, _ := addr.Prefix(bits)
 		if e := r.table[prefix]; e != nil {
 			if i := e.find(p); i >= 0 && e.paths[i].reason == "" {
@@ -310,6 +315,7 @@ func (r *RIB) newEntry(prefix netip.Prefix) *entry {
 	e := new(entry)
 	e.paths = e.first[:0]
 	r.table[prefix] = e
+	r.lengths[oneIf(prefix.Addr().Is6())][prefix.Bits()]++
 	return e
 }
 

@@ -35,6 +35,9 @@ type endpoints struct {
 	review []netip.Prefix
 	told   map[string]told // by session
 	most   int             // of one session
+	// programmed and refused, by reason, count what all are.
+	programmed int
+	refused    map[circuit.Refusal]int
 }
 
 // told is how many endpoints a session has told of.
@@ -53,6 +56,7 @@ type endpoint struct {
 	ways    []way // at most one per session, the one heard last first
 	hop     hop   // programmed; zero if it is not
 	refused circuit.Refusal
+	counted bool // among the endpoints' numbers
 }
 
 type way struct {
@@ -84,7 +88,7 @@ func newEndpoints(f *dataplane.FastPath) *endpoints {
 	return &endpoints{
 		dp:  &dataplane.Endpoints{FastPath: f},
 		all: map[netip.Addr]*endpoint{}, hosts: map[hop]*endpointHost{},
-		told: map[string]told{}, most: endpointsPerSession,
+		told: map[string]told{}, most: endpointsPerSession, refused: map[circuit.Refusal]int{},
 	}
 }
 
@@ -269,6 +273,7 @@ func (e *Edge) programEndpoint(v *vrf, addr netip.Addr, ep *endpoint) {
 
 func (e *Edge) program(counted *endpointPort, v *vrf, addr netip.Addr, ep *endpoint) {
 	delete(counted.waiting, waiter{v, addr})
+	v.endpoints.count(ep, false)
 	want, refused := e.placeOf(v, addr, ep)
 	if want.sub != nil && ep.hop.sub == nil && counted.used >= e.endpointLimit(v) {
 		if len(counted.waiting) == 0 {
@@ -283,6 +288,22 @@ func (e *Edge) program(counted *endpointPort, v *vrf, addr netip.Addr, ep *endpo
 	ep.refused = refused
 	if len(ep.ways) == 0 {
 		delete(v.endpoints.all, addr)
+		return
+	}
+	v.endpoints.count(ep, true)
+}
+
+// count adds an endpoint as it is to the numbers, or takes it out.
+func (es *endpoints) count(ep *endpoint, add bool) {
+	by := boolToInt(add) - boolToInt(ep.counted)
+	switch ep.counted = add; {
+	case by == 0:
+	case ep.hop.sub != nil:
+		es.programmed += by
+	default:
+		if es.refused[ep.refused] += by; es.refused[ep.refused] == 0 {
+			delete(es.refused, ep.refused)
+		}
 	}
 }
 
@@ -399,8 +420,8 @@ func (e *Edge) forgetEndpoints(v *vrf) {
 
 // customerPort is the name of the port that a peering's customer is on.
 func (v *vrf) customerPort() string {
-	for _, s := range v.cfg.Subinterfaces {
-		if s.Side == config.SideCustomer {
+	for i := range v.cfg.Subinterfaces {
+		if s := &v.cfg.Subinterfaces[i]; s.Side == config.SideCustomer {
 			return s.Port
 		}
 	}
@@ -419,8 +440,9 @@ func (e *Edge) endpointPort(v *vrf) *endpointPort {
 
 // endpointLimit is that of the port of the VRF's customer.
 func (e *Edge) endpointLimit(v *vrf) int {
-	for _, p := range e.device.Ports {
-		if p.Name == v.customerPort() {
+	name := v.customerPort()
+	for i := range e.device.Ports {
+		if p := &e.device.Ports[i]; p.Name == name {
 			return circuit.FastPathLimit(p.DirectGbps)
 		}
 	}

@@ -23,8 +23,18 @@ type fastPathEdge struct {
 
 // programmed is how many endpoints are in the exact match, of all VRFs.
 func (e *fastPathEdge) programmed() (n int) {
+	e.t.Helper()
 	for _, v := range e.vrfs {
 		n += v.endpoints.dp.Len()
+		all := v.endpoints.programmed
+		for why, n := range v.endpoints.refused {
+			if all += n; n <= 0 {
+				e.t.Errorf("%d endpoints are refused: %s", n, why)
+			}
+		}
+		if v.endpoints.programmed != v.endpoints.dp.Len() || all != len(v.endpoints.all) {
+			e.t.Errorf("%s has %d endpoints, %d in the table; counted are %d and %d", v.cfg.Name, len(v.endpoints.all), v.endpoints.dp.Len(), all, v.endpoints.programmed)
+		}
 	}
 	return n
 }

@@ -141,8 +141,9 @@ func (e *Edge) toldPlace(v *vrf, addr netip.Addr, w way) (_ hop, refused circuit
 		return hop{}, "its VXLAN network is gone"
 	}
 	refused = "the address is in no prefix that its gateway announces"
-	for _, c := range v.cfg.Sessions {
-		if c.Subinterface != s.cfg.Name || c.Side != config.SideCore {
+	for i := range v.cfg.Sessions {
+		c := &v.cfg.Sessions[i]
+		if c.Subinterface != s.cfg.Name || c.Side != config.SideCore || c.Local.Is4() != addr.Is4() {
 			continue
 		}
 		if why := c.FastPath.Refuses(w.kind); why != "" {

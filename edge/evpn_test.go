@@ -15,7 +15,7 @@ const testVNI = 5001
 
 // newOverlayEdge makes the first circuit's connection of newFastPathEdge a VXLAN
 // network without configured ends.
-func newOverlayEdge(t *testing.T) *fastPathEdge {
+func newOverlayEdge(t testing.TB) *fastPathEdge {
 	e := newFastPathEdge(t)
 	e.overlay = newOverlay(12076)
 	on := &subinterface{cfg: config.Subinterface{Name: "core", Side: config.SideUnderlay, Addresses: []netip.Prefix{netip.MustParsePrefix("172.16.0.4/24")}},
@@ -153,4 +153,35 @@ func TestRouteDistinguisherNumbers(t *testing.T) {
 	if want := []uint16{5001, 5002, 5003, 5001, 5004}; !slices.Equal(got, want) {
 		t.Errorf("numbers %v, want %v", got, want)
 	}
+}
+
+// BenchmarkTold200k takes 200,000 endpoints that a host tells of by EVPN, each with an address
+// of one router's, into the exact match, and drops them as when its session ends.
+func BenchmarkTold200k(b *testing.B) {
+	const n, perUpdate = 200_000, 4096
+	var updates []evpn.Update
+	for i := range n {
+		if i%perUpdate == 0 {
+			updates = append(updates, evpn.Update{Session: "h20"})
+		}
+		r := toldOf("172.16.0.20", "0.0.0.0", 1, 0)
+		if i%perUpdate > 0 {
+			r.Attrs = updates[len(updates)-1].Announce[0].Attrs
+		}
+		r.Prefix = host(netip.AddrFrom4([4]byte{10, 128 + byte(i>>16), byte(i >> 8), byte(i)}))
+		u := &updates[len(updates)-1]
+		u.Announce = append(u.Announce, r)
+	}
+	for b.Loop() {
+		e := newOverlayEdge(b)
+		e.device.Ports[0].DirectGbps = 100
+		for _, u := range updates {
+			e.overlayChanged(e.overlay.table.Update(u))
+		}
+		if e.programmed() != n {
+			b.Fatalf("%d programmed", e.programmed())
+		}
+		e.overlayChanged(e.overlay.table.Drop("h20"))
+	}
+	b.ReportMetric(b.Elapsed().Seconds()/float64(b.N), "s")
 }

@@ -54,7 +54,7 @@ func (e *Edge) FastPath() (rows []FastPathStatus, err error) {
 			}
 			port := e.endpointPort(v)
 			row := FastPathStatus{VRF: v.cfg.Name, Connections: []string{}, Port: v.customerPort(),
-				Endpoints: len(v.endpoints.all), Hosts: len(v.endpoints.hosts),
+				Endpoints: len(v.endpoints.all), Programmed: v.endpoints.programmed, Hosts: len(v.endpoints.hosts),
 				Hits: v.endpoints.dp.Hits.Load(), Misses: v.endpoints.dp.Misses.Load(),
 				PortCount: port.used, Limit: e.endpointLimit(v), Refused: map[string]int{}}
 			for _, s := range v.cfg.Sessions {
@@ -63,12 +63,8 @@ func (e *Edge) FastPath() (rows []FastPathStatus, err error) {
 				}
 			}
 			row.Connections = slices.Compact(row.Connections)
-			for _, ep := range v.endpoints.all {
-				if ep.hop.sub != nil {
-					row.Programmed++
-				} else {
-					row.Refused[string(ep.refused)]++
-				}
+			for why, n := range v.endpoints.refused {
+				row.Refused[string(why)] = n
 			}
 			for session, t := range v.endpoints.told {
 				if t.refused > 0 {

@@ -3,6 +3,7 @@ package evpn
 import (
 	"bytes"
 	"cmp"
+	"container/heap"
 	"maps"
 	"net/netip"
 	"slices"
@@ -14,6 +15,8 @@ import (
 type Table struct {
 	sessions map[string]*told
 	networks map[uint32]*network
+	named    []*network // those with targets of their own
+	found    []*network // what importers has returned last
 	as       uint32
 	most     int
 }
@@ -26,7 +29,8 @@ type told struct {
 
 // mostAlike bounds what one session tells of one address or prefix of a network, with
 // whatever distinguishers, tags and stations. Their order is kept by moving what is
-// behind a new one. A station, as a router is one, may have any number of addresses.
+// behind a new one. A station, as a router is one, may have any number of addresses, so
+// its routes are a heap.
 const mostAlike = 512
 
 // Entry is a route of a session's. Only the table changes it.
@@ -34,6 +38,7 @@ type Entry struct {
 	Route
 	Session string
 	Stale   bool // from before a restart, the peer's or the speaker's
+	at      int  // where it is among its station's
 }
 
 // Network is a VXLAN network that routes are imported into.
@@ -47,7 +52,7 @@ type Network struct {
 // network is who is where in a network, by all routes imported.
 type network struct {
 	Network
-	stations map[MAC]ranked
+	stations map[MAC]*byRank
 	hosts    map[netip.Addr]ranked
 	prefixes map[netip.Prefix]ranked
 	vteps    map[netip.Addr]int // routes by next hop
@@ -103,8 +108,9 @@ func (t *Table) SetNetworks(networks []Network) (c Changes) {
 			others = append(others, x)
 		}
 	}
+	t.named = slices.DeleteFunc(slices.Collect(maps.Values(t.networks)), func(n *network) bool { return n.Import == nil })
 	for _, x := range others {
-		n := &network{Network: x, stations: map[MAC]ranked{}, hosts: map[netip.Addr]ranked{},
+		n := &network{Network: x, stations: map[MAC]*byRank{}, hosts: map[netip.Addr]ranked{},
 			prefixes: map[netip.Prefix]ranked{}, vteps: map[netip.Addr]int{}, floods: map[netip.Addr]int{}}
 		for _, s := range t.sessions {
 			for k, e := range s.routes {
@@ -118,7 +124,9 @@ func (t *Table) SetNetworks(networks []Network) (c Changes) {
 				}
 			}
 		}
-		t.networks[x.VNI] = n
+		if t.networks[x.VNI] = n; n.Import != nil {
+			t.named = append(t.named, n)
+		}
 		if old := was[x.VNI]; old != nil {
 			old.nameAll(&c)
 		}
@@ -168,28 +176,40 @@ func (t *Table) Update(u Update) (c Changes) {
 // set replaces a session's route, nil for none.
 func (t *Table) set(s *told, k Key, e *Entry, c *Changes) {
 	if old := s.routes[k]; old != nil {
-		for _, n := range t.networks {
-			if t.imports(n, old) {
-				n.remove(old, c)
-			}
+		for _, n := range t.importers(old) {
+			n.remove(old, c)
 		}
 		delete(s.routes, k)
 	}
 	if e == nil {
 		return
 	}
-	for _, n := range t.networks {
-		if t.imports(n, e) && n.crowded(e) {
-			s.refused++
-			return
-		}
+	networks := t.importers(e)
+	if slices.ContainsFunc(networks, func(n *network) bool { return n.crowded(e) }) {
+		s.refused++
+		return
 	}
-	for _, n := range t.networks {
-		if t.imports(n, e) {
-			n.add(e, c)
-		}
+	for _, n := range networks {
+		n.add(e, c)
 	}
 	s.routes[k] = e
+}
+
+// importers returns the networks that a route is for, until the next call. Those without
+// targets of their own are found by the route's.
+func (t *Table) importers(e *Entry) []*network {
+	t.found = t.found[:0]
+	for _, rt := range e.Attrs.Extended.Targets {
+		if n := t.networks[rt.VNI()]; n != nil && n.Import == nil && !slices.Contains(t.found, n) && t.imports(n, e) {
+			t.found = append(t.found, n)
+		}
+	}
+	for _, n := range t.named {
+		if t.imports(n, e) {
+			t.found = append(t.found, n)
+		}
+	}
+	return t.found
 }
 
 // Stale marks what a session has told, or all have if it is "", as from before a
@@ -263,7 +283,9 @@ func (r *Route) Network() uint32 {
 // Station returns the best route for a station, nil if there is none.
 func (t *Table) Station(s Station) *Entry {
 	if n := t.networks[s.VNI]; n != nil {
-		return n.stations[s.MAC].best()
+		if all := n.stations[s.MAC]; all != nil {
+			return (*all)[0]
+		}
 	}
 	return nil
 }
@@ -362,7 +384,7 @@ func (n *network) remove(e *Entry, c *Changes) {
 func (n *network) change(e *Entry, c *Changes, op func(ranked, *Entry) ranked, by int) {
 	switch e.Type {
 	case TypeMACIP:
-		if e.VNI == n.VNI && replace(n.stations, e.MAC, e, op) {
+		if e.VNI == n.VNI && n.station(e, by) {
 			c.Stations = append(c.Stations, Station{n.VNI, e.MAC})
 		}
 		if e.Prefix.IsValid() && replace(n.hosts, e.Prefix.Addr(), e, op) {
@@ -379,6 +401,50 @@ func (n *network) change(e *Entry, c *Changes, op func(ranked, *Entry) ranked, b
 	if count(n.vteps, e.Attrs.NextHop, by) {
 		c.VTEPs = append(c.VTEPs, n.VNI)
 	}
+}
+
+// byRank are the routes for a station, of any number, as a heap with the best first. Each is in
+// one network's alone, that of its VNI.
+type byRank []*Entry
+
+func (h byRank) Len() int           { return len(h) }
+func (h byRank) Less(i, j int) bool { return better(h[i], h[j]) < 0 }
+
+func (h byRank) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = i, j
+}
+
+func (h *byRank) Push(e any) {
+	e.(*Entry).at = len(*h)
+	*h = append(*h, e.(*Entry))
+}
+
+func (h *byRank) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return e
+}
+
+// station adds a route to its station's or removes it, and reports whether the best has
+// changed.
+func (n *network) station(e *Entry, by int) bool {
+	h := n.stations[e.MAC]
+	if h == nil {
+		n.stations[e.MAC] = &byRank{e}
+		e.at = 0
+		return true
+	}
+	best := (*h)[0]
+	if by > 0 {
+		heap.Push(h, e)
+	} else if heap.Remove(h, e.at); len(*h) == 0 {
+		delete(n.stations, e.MAC)
+		return true
+	}
+	return (*h)[0] != best
 }
 
 // replace applies op to what m has for k, and reports whether the best has changed.

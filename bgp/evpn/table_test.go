@@ -400,25 +400,36 @@ func TestAgainstModel(t *testing.T) {
 	}
 }
 
-// BenchmarkUpdate is for 200,000 endpoints of 1,000 hosts.
+// BenchmarkUpdate is for 200,000 endpoints: each a station of 1,000 hosts', or addresses of one
+// router's, told in no order; learned and dropped.
 func BenchmarkUpdate(b *testing.B) {
 	const endpoints, perUpdate = 200_000, 50
-	var updates []Update
-	for i := 0; i < endpoints; i += perUpdate {
-		u := Update{Session: "rr"}
-		attrs := &Attrs{NextHop: netip.AddrFrom4([4]byte{172, 16, byte(i / 200 >> 8), byte(i / 200)}), Extended: Extended{Targets: []RT{NewRT(65011, vnet)}}}
-		for j := i; j < i+perUpdate; j++ {
-			a := netip.AddrFrom4([4]byte{10, byte(j >> 16), byte(j >> 8), byte(j)})
-			u.Announce = append(u.Announce, Route{Key: Key{Type: TypeMACIP, RD: NewRD(attrs.NextHop, 1), MAC: MAC{2, 0, 0, byte(j >> 16), byte(j >> 8), byte(j)},
-				Prefix: netip.PrefixFrom(a, 32)}, VNI: vnet, Attrs: attrs})
-		}
-		updates = append(updates, u)
-	}
-	for b.Loop() {
-		table := NewTable(12076, endpoints)
-		table.SetNetworks([]Network{{VNI: vnet}})
-		for _, u := range updates {
-			table.Update(u)
-		}
+	for name, router := range map[string]bool{"stations": false, "router": true} {
+		b.Run(name, func(b *testing.B) {
+			order := rand.New(rand.NewPCG(1, 1)).Perm(endpoints)
+			var updates []Update
+			for i := 0; i < endpoints; i += perUpdate {
+				u := Update{Session: "rr"}
+				attrs := &Attrs{NextHop: netip.AddrFrom4([4]byte{172, 16, byte(i / 200 >> 8), byte(i / 200)}), Extended: Extended{Targets: []RT{NewRT(65011, vnet)}}}
+				for _, j := range order[i : i+perUpdate] {
+					a := netip.AddrFrom4([4]byte{10, byte(j >> 16), byte(j >> 8), byte(j)})
+					r := Route{Key: Key{Type: TypeMACIP, RD: NewRD(attrs.NextHop, 1), MAC: MAC{2, 0, 0, byte(j >> 16), byte(j >> 8), byte(j)},
+						Prefix: netip.PrefixFrom(a, 32)}, VNI: vnet, Attrs: attrs}
+					if router {
+						r.MAC = MAC{2}
+					}
+					u.Announce = append(u.Announce, r)
+				}
+				updates = append(updates, u)
+			}
+			for b.Loop() {
+				table := NewTable(12076, endpoints)
+				table.SetNetworks([]Network{{VNI: vnet}})
+				for _, u := range updates {
+					table.Update(u)
+				}
+				table.Drop("rr")
+			}
+		})
 	}
 }
