@@ -12,6 +12,7 @@ import (
 
 	"msee/edge"
 	"msee/netns"
+	"msee/test/probing"
 )
 
 // TestToggleFastPath: FastPath goes on and off under a load of TCP, and nothing of a
@@ -94,7 +95,9 @@ func (l *testLab) burst(packets, length int) (received int) {
 	var from []*net.UDPConn
 	err := errors.Join(
 		netns.Do(l.ns("vm"), func() (err error) {
-			sink, err = net.ListenUDP("udp", vm)
+			if sink, err = net.ListenUDP("udp", vm); err == nil {
+				err = probing.HoldAll(sink) // all of it: nobody reads before all is sent
+			}
 			return err
 		}),
 		netns.Do(l.ns("onprem"), func() error {
@@ -111,7 +114,6 @@ func (l *testLab) burst(packets, length int) (received int) {
 		l.t.Fatal(err)
 	}
 	defer sink.Close()
-	sink.SetReadBuffer(16 << 20)
 	for i := range packets {
 		if _, err := from[i%len(from)].Write(make([]byte, length-28)); err != nil {
 			l.t.Fatal(err)

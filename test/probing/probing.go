@@ -59,7 +59,7 @@ func Start(c Config) (*Probe, error) {
 	addr := net.UDPAddrFromAddrPort(netip.AddrPortFrom(c.To, c.Port))
 	err := netns.Do(c.At, func() (err error) {
 		if p.sink, err = net.ListenUDP("udp", addr); err == nil {
-			err = holdAll(p.sink)
+			err = HoldAll(p.sink)
 		}
 		return err
 	})
@@ -73,7 +73,7 @@ func Start(c Config) (*Probe, error) {
 				return err
 			}
 			p.flows = append(p.flows, conn)
-			return holdAll(conn)
+			return HoldAll(conn)
 		})
 	}
 	if err != nil {
@@ -91,8 +91,8 @@ func Start(c Config) (*Probe, error) {
 	return p, nil
 }
 
-// holdAll gives a socket that buffer, whatever the system allows others.
-func holdAll(c *net.UDPConn) error {
+// HoldAll gives a socket a receive buffer of 16 MiB, whatever the system allows others.
+func HoldAll(c *net.UDPConn) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
