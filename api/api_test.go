@@ -73,6 +73,18 @@ func TestShowBGP(t *testing.T) {
 		"er1-private 2001:db8::1: the keys differ")
 }
 
+func TestShowDevices(t *testing.T) {
+	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	msee := edge.DeviceStatus{Name: "msee1", Kind: config.KindEdge, Role: "primary", ASN: 12076, RouterID: netip.MustParseAddr("192.0.2.1"),
+		PID: 77, Started: now.Add(-75 * time.Minute), SpeakerRestarts: 2, Maintenance: edge.Draining}
+	gateway := edge.DeviceStatus{Name: "gw0", Kind: config.KindGateway, Role: "0", ASN: 65515, RouterID: netip.MustParseAddr("192.0.2.2"),
+		PID: 78, Started: now.Add(-time.Minute), Maintenance: edge.InService, TakesOver: []netip.Addr{netip.MustParseAddr("10.0.0.5"), netip.MustParseAddr("fd00::5")}}
+	compare(t, lines(t, func(b *bytes.Buffer) error { return ShowDevices(b, []edge.DeviceStatus{msee, gateway}, now) }),
+		"DEVICE  KIND     ROLE     AS     ROUTER-ID  PID  RUNS   SPEAKER-RESTARTS  MAINTENANCE  TAKES-OVER",
+		"msee1   edge     primary  12076  192.0.2.1  77   1h15m  2                 Draining     -",
+		"gw0     gateway  0        65515  192.0.2.2  78   01:00  0                 InService    10.0.0.5,fd00::5")
+}
+
 func TestShowRoutes(t *testing.T) {
 	prefix := netip.MustParsePrefix("10.1.0.0/16")
 	hop := netip.MustParseAddr("192.168.15.17")

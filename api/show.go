@@ -33,6 +33,20 @@ func table(w io.Writer, header string, rows [][]string) error {
 	return t.Flush()
 }
 
+// ShowDevices prints the devices themselves.
+func ShowDevices(w io.Writer, rows []edge.DeviceStatus, now time.Time) error {
+	var out [][]string
+	for _, d := range rows {
+		var taken []string
+		for _, a := range d.TakesOver {
+			taken = append(taken, a.String())
+		}
+		out = append(out, []string{d.Name, string(d.Kind), d.Role, strconv.FormatUint(uint64(d.ASN), 10), d.RouterID.String(),
+			strconv.Itoa(d.PID), duration(now.Sub(d.Started)), strconv.Itoa(d.SpeakerRestarts), string(d.Maintenance), strings.Join(taken, ",")})
+	}
+	return table(w, "DEVICE KIND ROLE AS ROUTER-ID PID RUNS SPEAKER-RESTARTS MAINTENANCE TAKES-OVER", out)
+}
+
 // ShowCircuits prints the circuits.
 func ShowCircuits(w io.Writer, rows []edge.CircuitStatus) error {
 	var out [][]string

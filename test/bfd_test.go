@@ -155,6 +155,11 @@ func TestDrainLosesNothing(t *testing.T) {
 	if s, _ := l.session("msee1", "er1-private", "192.168.15.17"); s.Reason != "drained for maintenance" {
 		t.Errorf("the reason is %q", s.Reason)
 	}
+	for args, says := range map[string]string{"show devices -d ": string(edge.Drained), "drain -d ": "drained already"} {
+		if out, err := l.msee(strings.Fields(args + l.ns("msee1"))...); err != nil || !strings.Contains(out, says) {
+			t.Errorf("%s of a drained device: %v\n%s", args, err, out)
+		}
+	}
 	if out, err = l.msee("undrain", "-d", l.ns("msee1")); err != nil {
 		t.Fatalf("undrain: %v\n%s", err, out)
 	}

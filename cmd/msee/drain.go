@@ -26,8 +26,13 @@ func drainCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := c.SetMaintenance(edge.Draining, force); err != nil {
+			now, err := c.SetMaintenance(edge.Draining, force)
+			if err != nil {
 				return hintForce(err)
+			}
+			if now.Maintenance == edge.Drained {
+				fmt.Printf("%s: is drained already; msee undrain -d %s brings it back\n", c.Instance, c.Instance)
+				return nil
 			}
 			fmt.Printf("%s: draining: its AS stands eight times more in front of every path\n", c.Instance)
 			if err := awaitQuiet(c, wait); err != nil {

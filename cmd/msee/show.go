@@ -68,6 +68,14 @@ func showCommand() *cobra.Command {
 		show.AddCommand(c)
 		return c
 	}
+	add("devices", "Whether each is in service, draining or drained, and since when it runs",
+		func(c *api.Client) (any, error) {
+			v, err := c.Device()
+			return []edge.DeviceStatus{v}, err
+		},
+		func(w io.Writer, v any) error {
+			return printer(func(w io.Writer, rows []edge.DeviceStatus) error { return api.ShowDevices(w, rows, time.Now()) })(w, v)
+		})
 	add("circuits", "Circuits and their peerings",
 		func(c *api.Client) (any, error) { return c.Circuits() }, printer(api.ShowCircuits))
 	add("peerings", "Subinterfaces: tags, addresses, traffic",
