@@ -527,12 +527,13 @@ func (e *Edge) reconfigure(v *vrf, c config.VRF) (gone []*subinterface, changed 
 // setSessions brings the speaker and the RIBs to the sessions of dev; the
 // speaker first, which knows no routes of sessions that it does not know.
 func (e *Edge) setSessions(dev *config.Device) {
+	var released []*session
 	for _, c := range dev.VRFs {
 		v := e.vrfs[c.Name]
 		for _, s := range c.Sessions {
 			if old := e.sessions[s.Name]; old != nil {
 				if old.cfg.MaxPrefixes != s.MaxPrefixes && !old.limit.until.IsZero() {
-					old.releaseLimit(e) // there may be room now
+					released = append(released, old) // there may be room now
 				}
 				old.cfg = s
 				continue
@@ -546,6 +547,12 @@ func (e *Edge) setSessions(dev *config.Device) {
 	for _, c := range dev.VRFs {
 		v := e.vrfs[c.Name]
 		e.ribChanged(v, v.rib.SetPeers(e.peers(c)))
+	}
+	for _, s := range released {
+		s.releaseLimit(e) // what EVPN's table has is heard at once, so the RIB knows the limit
+	}
+	for _, c := range dev.VRFs {
+		v := e.vrfs[c.Name]
 		e.ribChanged(v, v.rib.Originate(e.originated(c)))
 		e.announceEndpoints(v, v.announced, c.Endpoints)
 		v.announced = c.Endpoints

@@ -62,6 +62,7 @@ func (e *Edge) FastPath() (rows []FastPathStatus, err error) {
 					row.Connections = append(row.Connections, connectionState(s))
 				}
 			}
+			slices.Sort(row.Connections)
 			row.Connections = slices.Compact(row.Connections)
 			for why, n := range v.endpoints.refused {
 				row.Refused[string(why)] = n

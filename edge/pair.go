@@ -225,7 +225,7 @@ func (l *pairLink) silence(now time.Time) time.Duration {
 func (e *Edge) pairView(now time.Time) pairView {
 	v := pairView{maintenance: e.maintenance, ready: e.pair.ready}
 	for _, s := range e.sessions {
-		if s.cfg.Side != config.SideCore || !s.cfg.Enabled {
+		if s.cfg.Side != config.SideCore || !s.cfg.Enabled || s.cfg.TellOnly {
 			continue
 		}
 		if v.all++; e.carrier(s).tellsAll(now) {

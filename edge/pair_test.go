@@ -112,6 +112,11 @@ func TestPairReadyWithoutLinks(t *testing.T) {
 	if b.reviewPair(now); !b.pair.ready {
 		t.Error("not ready though all sessions that are enabled have told")
 	}
+	b.pair = pair{}
+	b.sessions["gw0"].cfg.Enabled, b.sessions["gw0"].cfg.TellOnly = true, true
+	if b.reviewPair(now); !b.pair.ready {
+		t.Error("not ready though who has not told is never listened to")
+	}
 }
 
 // TestPairServes: the last instance of a gateway is not drained by mistake.

@@ -43,7 +43,7 @@ func (e *Edge) prefixesTold(prefixes []evpn.Prefix) {
 		v.endpoints.review = append(v.endpoints.review, p.Prefix)
 		for i := range v.cfg.Sessions {
 			c := &v.cfg.Sessions[i]
-			if c.Carrier == "" || c.TellOnly || c.Subinterface != sub.cfg.Name || c.Local.Is4() != p.Prefix.Addr().Is4() {
+			if c.Carrier == "" || c.Subinterface != sub.cfg.Name || c.Local.Is4() != p.Prefix.Addr().Is4() {
 				continue
 			}
 			u := updates[c.Name]
@@ -52,7 +52,7 @@ func (e *Edge) prefixesTold(prefixes []evpn.Prefix) {
 				updates[c.Name] = u
 			}
 			told := e.overlay.table.Prefix(p)
-			if i := slices.IndexFunc(told, func(r *evpn.Entry) bool { return r.Session == c.Carrier }); i < 0 {
+			if i := slices.IndexFunc(told, func(r *evpn.Entry) bool { return r.Session == c.Carrier }); i < 0 || c.TellOnly { // as one may be now that was not
 				u.Withdraw = append(u.Withdraw, p.Prefix)
 			} else {
 				u.Announce = append(u.Announce, bgp.Route{Prefix: p.Prefix, Attrs: attrsTold(told[i], shared)})

@@ -1,7 +1,9 @@
 package edge
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,6 +11,7 @@ import (
 
 	"msee/bgp"
 	"msee/bgp/evpn"
+	"msee/bgp/speaker"
 	"msee/circuit"
 	"msee/config"
 	"msee/dataplane/port"
@@ -157,6 +160,58 @@ func TestPrefixRouteLimit(t *testing.T) {
 	e.down(s)
 	if n := v.rib.Counts(byEVPN).Accepted; n != 3 || s.limit.exceeded != 2 {
 		t.Errorf("%d routes, fewer now, want 3; %+v", n, s.limit)
+	}
+}
+
+// reload has the VRF's sessions be those of its configuration changed so, as commit does.
+func (e *fastPathEdge) reload(change func([]config.Session)) {
+	v := e.vrfs["er1-private"]
+	v.cfg.Sessions = slices.Clone(v.cfg.Sessions)
+	change(v.cfg.Sessions)
+	dev := *e.device
+	dev.VRFs = []config.VRF{v.cfg}
+	e.setSessions(&dev)
+	e.toldAgain()
+}
+
+// TestPrefixRoutesReload: who is told alone from now on is in no RIB with what it said
+// before, and a limit that has become higher counts at once.
+func TestPrefixRoutesReload(t *testing.T) {
+	e := newPrefixEdge(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // a speaker that never starts, and takes what it is told
+	e.speaker = speaker.StartInProcess(ctx, slog.New(slog.DiscardHandler))
+	v := e.vrfs["er1-private"]
+	for _, v := range e.vrfs {
+		v.kernel = &kernelVRF{}
+	}
+	for i := range 2 {
+		e.tell("underlay/172.16.0.12", prefixTold(fmt.Sprintf("10.%d.0.0/16", 100+i), "172.16.0.12", 12))
+	}
+	tellOnly := func(only bool) func([]config.Session) {
+		return func(s []config.Session) { s[0].TellOnly = only }
+	}
+	for _, only := range []bool{false, true, false} {
+		e.reload(tellOnly(only))
+		want := 2
+		if only {
+			want = 0
+		}
+		if n := v.rib.Counts(byEVPN).Received; n != want || len(v.fwd.routed) != want {
+			t.Errorf("tell only %v: %d routes, %d in use, want %d", only, n, len(v.fwd.routed), want)
+		}
+	}
+
+	for i := range 4 {
+		e.tell("underlay/172.16.0.12", prefixTold(fmt.Sprintf("10.%d.0.0/16", 100+i), "172.16.0.12", 12))
+	}
+	s := e.sessions[byEVPN]
+	if s.limit.exceeded != 1 || v.rib.Counts(byEVPN).Received != 0 {
+		t.Fatalf("4 prefixes with a limit of 3: %+v", s.limit)
+	}
+	e.reload(func(s []config.Session) { s[0].MaxPrefixes = 4 })
+	if n := v.rib.Counts(byEVPN).Accepted; n != 4 || s.limit.exceeded != 1 || !s.limit.until.IsZero() {
+		t.Errorf("%d routes with a limit of 4, want 4; %+v", n, s.limit)
 	}
 }
 

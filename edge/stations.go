@@ -16,6 +16,9 @@ import (
 // what the configuration says now.
 func (e *Edge) announceEndpoints(v *vrf, was, now []config.Endpoint) {
 	for _, s := range v.cfg.Sessions {
+		if s.Carrier != "" {
+			continue
+		}
 		u := bgp.Update{Session: s.Name}
 		for _, p := range was {
 			if p.Addr.Is4() == s.Peer.Is4() && !slices.ContainsFunc(now, func(q config.Endpoint) bool { return q.Addr == p.Addr }) {
