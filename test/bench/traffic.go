@@ -37,8 +37,9 @@ func (t tcp) measure(ctx context.Context, b *bench, s side) (reading, error) {
 	}
 	extra["retransmits"] = report.End.SumSent.Retransmits
 	if perCore, ok := extra["gbpsPerRouterCore"]; ok {
-		bound := copyBound()
+		bound := copyBound(copyNear)
 		extra["copyBoundGbps"], extra["copyBoundPercent"] = bound, 100*perCore/bound
+		extra["copyColdGbps"] = copyBound(copyCold)
 	}
 	return reading{report.End.SumReceived.BitsPerSecond / 1e9, extra}, nil
 }
