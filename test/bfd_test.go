@@ -33,6 +33,8 @@ type frrBFD struct {
 	RemoteTx int    `json:"remote-transmit-interval"`
 	In       uint64 `json:"control-packet-input"`
 	Out      uint64 `json:"control-packet-output"`
+	EchoIn   uint64 `json:"echo-packet-input"`
+	EchoOut  uint64 `json:"echo-packet-output"`
 }
 
 func (l *testLab) frrBFD(command string) map[string]frrBFD {
@@ -125,6 +127,25 @@ func TestBFDWithFRR(t *testing.T) {
 	t.Run("on the wire", func(t *testing.T) { intervalsOnTheWire(t, l.in(t), peers) })
 	t.Run("hostile", func(t *testing.T) { hostilePackets(t, l.in(t), peers) })
 	t.Run("silent", func(t *testing.T) { silentPeer(t, l.in(t), both) })
+}
+
+// TestEchoesOfFRR: the customer's FRR sends echoes, gets all of them back but for those
+// under way, and has its sessions up, which it would not without.
+func TestEchoesOfFRR(t *testing.T) {
+	l := startLab(t, "default")
+	peers := map[string]string{"192.168.15.17": "192.168.15.18", "2001:db8:0:10::1": "2001:db8:0:10::2"} // the CE's address, ours
+	l.awaitBFD(bfd.Up, 20*time.Second, "192.168.15.17", "2001:db8:0:10::1")
+	l.vtysh("ce", "configure terminal", "bfd", "profile msee", "echo transmit-interval 300", "echo receive-interval 300", "echo-mode")
+	eventually(t, 30*time.Second, "echoes come back", func() error {
+		theirs, ours := l.frrBFD("show bfd peers counters json"), l.bfdTo("msee1")
+		for ce, us := range peers {
+			f, o := theirs[us], ours[ce]
+			if o.State != bfd.Up || f.EchoIn < 10 || f.EchoOut-f.EchoIn > 4 || o.Echoes < f.EchoIn {
+				return fmt.Errorf("%s: %v; FRR has sent %d echoes and %d came back; we have sent %d back", ce, o.State, f.EchoOut, f.EchoIn, o.Echoes)
+			}
+		}
+		return nil
+	})
 }
 
 // frrDaemon returns the process of a node's FRR daemon.
