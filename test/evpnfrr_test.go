@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"msee/bgp"
 	"msee/bgp/evpn"
 	"msee/edge"
 	"msee/netns"
@@ -19,7 +20,7 @@ import (
 
 // startEVPNDaemons runs FRR's zebra and bgpd in a node, which tell by EVPN what its
 // kernel has, and end with the test.
-func startEVPNDaemons(t *testing.T, l *testLab, node, config string) {
+func startEVPNDaemons(t *testing.T, l *testLab, node, zebra, bgpd string) {
 	t.Helper()
 	const bin = "/usr/lib/frr"
 	if _, err := os.Stat(bin + "/bgpd"); err != nil {
@@ -40,7 +41,7 @@ func startEVPNDaemons(t *testing.T, l *testLab, node, config string) {
 		t.Fatal(err)
 	}
 	zserv := filepath.Join(dir, "zserv")
-	for _, d := range []struct{ name, config string }{{"zebra", ""}, {"bgpd", config}} {
+	for _, d := range []struct{ name, config string }{{"zebra", zebra}, {"bgpd", bgpd}} {
 		file := filepath.Join(dir, d.name+".conf")
 		if err := os.WriteFile(file, []byte(d.config), 0o644); err != nil {
 			t.Fatal(err)
@@ -89,7 +90,7 @@ func TestEVPNWithFRR(t *testing.T) {
 		config += fmt.Sprintf(" neighbor %s remote-as %d\n", peer, as)
 		family += fmt.Sprintf("  neighbor %s activate\n", peer)
 	}
-	startEVPNDaemons(t, l, "vm", config+family+"  advertise-all-vni\n  advertise-svi-ip\n exit-address-family\n")
+	startEVPNDaemons(t, l, "vm", "", config+family+"  advertise-all-vni\n  advertise-svi-ip\n exit-address-family\n")
 	for _, node := range msees {
 		eventually(t, 30*time.Second, node+" hears of the endpoint", func() error {
 			rows, err := tryShow[edge.EVPNStatus](l, node, "evpn")
@@ -128,4 +129,50 @@ func TestEVPNWithFRR(t *testing.T) {
 	if x := p.since(t, begin); x.lost > 0 {
 		t.Errorf("%v", x)
 	}
+}
+
+// TestEVPNPrefixesWithFRR: FRR is the other end of a connection, by EVPN alone, with an L3VNI
+// in its default VRF (advertise ipv4 unicast): its kernel routes to on-premises by both
+// MSEEs, and they to its prefix by its MAC. That packets pass is not looked at.
+func TestEVPNPrefixesWithFRR(t *testing.T) {
+	const prefix, mac = "10.50.0.0/24", "02:aa:00:00:00:20"
+	l := startLab(t, topology(t, "vxlan"), "gw0", "gw1")
+	host := evpnHosts[0]
+	l.reload(msees, exchangePrefixes(map[string]int{host: evpnAS}, map[string]any{"neighbors": []any{host}, "sessions": "Disabled"}))
+	l.reload(msees, func(cfg map[string]any) {
+		delete(cfg["connections"].([]any)[0].(map[string]any)["vxlan"].(map[string]any), "remoteVteps")
+	})
+	for _, command := range []string{
+		"ip link del vnet1",
+		"ip link add br0 type bridge mcast_snooping 0",
+		"ip link set br0 address " + mac + " mtu 1500 up",
+		"ip link add vx0 type vxlan id 5001 local " + host + " dstport 4789 nolearning",
+		"ip link set vx0 master br0 mtu 1500 up",
+		"ip link set lo up",
+		"ip addr add 10.50.0.1/32 dev lo",
+		"ip route add " + prefix + " dev lo",
+	} {
+		l.exec("vm", strings.Fields(command)...)
+	}
+	config := "router bgp 65020\n bgp router-id " + host + "\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n" +
+		" neighbor 172.16.0.4 remote-as 12076\n neighbor 172.16.0.5 remote-as 12076\n" +
+		" address-family ipv4 unicast\n  network " + prefix + "\n  maximum-paths 2\n exit-address-family\n" +
+		" address-family l2vpn evpn\n  neighbor 172.16.0.4 activate\n  neighbor 172.16.0.5 activate\n  advertise-all-vni\n  advertise ipv4 unicast\n exit-address-family\n"
+	startEVPNDaemons(t, l, "vm", "vni 5001\n", config)
+	for _, node := range msees {
+		eventually(t, 60*time.Second, node+" has FRR's prefix", func() error {
+			paths := l.route(node, prefix).Paths // the customer's reflection of the other MSEE's may be the second
+			if len(paths) == 0 || paths[0].State != bgp.PathBest || paths[0].NextHop.String() != host || paths[0].MAC != mac || !paths[0].Resolved {
+				return fmt.Errorf("it has %+v", paths)
+			}
+			return nil
+		})
+	}
+	eventually(t, 60*time.Second, "FRR's kernel routes to on-premises by both MSEEs", func() error {
+		out := l.exec("vm", "ip", "route", "show", "10.1.0.0/16")
+		if !strings.Contains(out, "via 172.16.0.4 dev br0") || !strings.Contains(out, "via 172.16.0.5 dev br0") {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
 }
