@@ -147,6 +147,9 @@ func (c *Client) ask(method, path string, read func(io.Reader) error) error {
 		if err := json.NewDecoder(resp.Body).Decode(&f); err != nil || f.Error == "" {
 			f.Error = resp.Status
 		}
+		if resp.StatusCode == http.StatusNotFound {
+			return notThere(f.Error)
+		}
 		return errors.New(f.Error)
 	}
 	if err := read(resp.Body); err != nil {
@@ -154,3 +157,11 @@ func (c *Client) ask(method, path string, read func(io.Reader) error) error {
 	}
 	return nil
 }
+
+// ErrNotThere is of an instance that has not what it is asked about.
+var ErrNotThere = errors.New("not there")
+
+type notThere string
+
+func (e notThere) Error() string      { return string(e) }
+func (notThere) Is(target error) bool { return target == ErrNotThere }

@@ -151,12 +151,17 @@ func printer[T any](print func(io.Writer, T) error) func(io.Writer, any) error {
 	return func(w io.Writer, v any) error { return print(w, v.(T)) }
 }
 
-// showAll asks each device and prints its answer under its name.
+// showAll asks each device and prints its answer under its name. Those that have not what
+// is asked about are left out, unless nobody has.
 func showAll(w io.Writer, clients []*api.Client, asJSON bool, get func(*api.Client) (any, error), print func(io.Writer, any) error) error {
 	answers := map[string]any{}
-	var failed error // of one device; the others are shown
-	for i, c := range clients {
+	var failed, absent error // of one device; the others are shown
+	for _, c := range clients {
 		v, err := get(c)
+		if errors.Is(err, api.ErrNotThere) {
+			absent = err // all say the same
+			continue
+		}
 		if err != nil {
 			failed = errors.Join(failed, err)
 			continue
@@ -166,7 +171,7 @@ func showAll(w io.Writer, clients []*api.Client, asJSON bool, get func(*api.Clie
 			continue
 		}
 		if len(clients) > 1 {
-			if i > 0 {
+			if len(answers) > 1 {
 				fmt.Fprintln(w)
 			}
 			fmt.Fprintf(w, "%s\n", c.Instance)
@@ -174,6 +179,9 @@ func showAll(w io.Writer, clients []*api.Client, asJSON bool, get func(*api.Clie
 		if err := print(w, v); err != nil {
 			return err
 		}
+	}
+	if len(answers) == 0 {
+		failed = errors.Join(failed, absent)
 	}
 	if asJSON {
 		failed = errors.Join(failed, printJSON(w, answers))
