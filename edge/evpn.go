@@ -174,6 +174,7 @@ func (e *Edge) advertiseOverlay() {
 			}
 			attrs := evpn.Attrs{NextHop: local, Extended: evpn.Extended{Targets: []evpn.RT{evpn.NewRT(e.device.ASN, vni)}}}
 			flood := attrs
+			attrs.Extended.RouterMAC = evpn.MAC(s.port.port.MAC()) // to an L3VNI of FRR's our address is a route by us
 			flood.Flood = vni
 			rd := evpn.NewRD(e.device.RouterID, e.overlay.number(vni))
 			routes = append(routes, evpn.Route{Key: evpn.Key{Type: evpn.TypeMulticast, RD: rd, Prefix: host(local)}, Attrs: &flood})

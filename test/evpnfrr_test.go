@@ -132,10 +132,10 @@ func TestEVPNWithFRR(t *testing.T) {
 }
 
 // TestEVPNPrefixesWithFRR: FRR is the other end of a connection, by EVPN alone, with an L3VNI
-// in its default VRF (advertise ipv4 unicast): its kernel routes to on-premises by both
-// MSEEs, and they to its prefix by its MAC. That packets pass is not looked at.
+// (advertise ipv4 unicast): its kernel routes to on-premises by both MSEEs, and they to its
+// prefix.
 func TestEVPNPrefixesWithFRR(t *testing.T) {
-	const prefix, mac = "10.50.0.0/24", "02:aa:00:00:00:20"
+	const prefix, addr, mac = "10.50.0.0/24", "10.50.0.1", "02:aa:00:00:00:20"
 	l := startLab(t, topology(t, "vxlan"), "gw0", "gw1")
 	host := evpnHosts[0]
 	l.reload(msees, exchangePrefixes(map[string]int{host: evpnAS}, map[string]any{"neighbors": []any{host}, "sessions": "Disabled"}))
@@ -149,7 +149,7 @@ func TestEVPNPrefixesWithFRR(t *testing.T) {
 		"ip link add vx0 type vxlan id 5001 local " + host + " dstport 4789 nolearning",
 		"ip link set vx0 master br0 mtu 1500 up",
 		"ip link set lo up",
-		"ip addr add 10.50.0.1/32 dev lo",
+		"ip addr add " + addr + "/32 dev lo",
 		"ip route add " + prefix + " dev lo",
 	} {
 		l.exec("vm", strings.Fields(command)...)
@@ -175,4 +175,15 @@ func TestEVPNPrefixesWithFRR(t *testing.T) {
 		}
 		return nil
 	})
+	eventually(t, 30*time.Second, "on-premises reaches what FRR announces", func() error {
+		_, err := l.try("onprem", "ping", "-c", "2", "-i", "0.2", "-W", "1", addr)
+		return err
+	})
+	p := l.startProbe("onprem", "vm", addr, probeFlows, 1000)
+	p.healthy(t, 20*time.Second)
+	begin := p.now()
+	time.Sleep(time.Second)
+	if x := p.since(t, begin); x.lost > 0 {
+		t.Errorf("%v", x)
+	}
 }
