@@ -33,7 +33,7 @@ func newFakePeerAt(t *testing.T, ns, addr string) *fakePeer {
 	small := func(_, _ string, c syscall.RawConn) error {
 		return control(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
 	}
-	p := &fakePeer{t: t, n: ns, d: net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(v4b)}, Timeout: time.Second}}
+	p := &fakePeer{t: t, n: ns, d: net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(v4b)}, Timeout: 10 * time.Second}} // a lost SYN is sent again after one
 	must(t, netns.Do(ns, func() (err error) {
 		lc := net.ListenConfig{Control: small}
 		p.l, err = lc.Listen(context.Background(), "tcp", net.JoinHostPort(addr, "179"))
