@@ -106,6 +106,18 @@ type flooded struct {
 	took           time.Duration           // until the last arrived
 }
 
+// dialUDP opens sockets to one address, so many flows.
+func dialUDP(to *net.UDPAddr, flows int) (from []*net.UDPConn, err error) {
+	for range flows {
+		c, err := net.DialUDP("udp", nil, to)
+		if err != nil {
+			return from, err
+		}
+		from = append(from, c)
+	}
+	return from, nil
+}
+
 // flood sends packets of length octets to the VM, at a rate, by turns of so many flows.
 func (l *testLab) flood(flows, length, perSecond int, during time.Duration) (r flooded) {
 	l.t.Helper()
@@ -120,15 +132,9 @@ func (l *testLab) flood(flows, length, perSecond int, during time.Duration) (r f
 	}
 	sink.SetReadBuffer(16 << 20)
 	var from []*net.UDPConn
-	err = netns.Do(l.ns("onprem"), func() error {
-		for range flows {
-			c, err := net.DialUDP("udp", nil, vm)
-			if err != nil {
-				return err
-			}
-			from = append(from, c)
-		}
-		return nil
+	err = netns.Do(l.ns("onprem"), func() (err error) {
+		from, err = dialUDP(vm, flows)
+		return err
 	})
 	if err != nil {
 		l.t.Fatal(err)

@@ -100,15 +100,9 @@ func (l *testLab) burst(packets, length int) (received int) {
 			}
 			return err
 		}),
-		netns.Do(l.ns("onprem"), func() error {
-			for range 32 {
-				c, err := net.DialUDP("udp", nil, vm)
-				if err != nil {
-					return err
-				}
-				from = append(from, c)
-			}
-			return nil
+		netns.Do(l.ns("onprem"), func() (err error) {
+			from, err = dialUDP(vm, 32)
+			return err
 		}))
 	if err != nil {
 		l.t.Fatal(err)

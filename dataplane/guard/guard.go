@@ -38,7 +38,7 @@ import (
 const Never = time.Duration(math.MaxInt64)
 
 // Watched is what a thread and the guard have in common of it. The zero value is
-// watched by nobody. But for Loans, its methods are for the thread.
+// watched by nobody. Its methods are for the thread.
 type Watched struct {
 	tid   atomic.Int32 // 0: free
 	lent  atomic.Bool

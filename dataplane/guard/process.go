@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -113,9 +114,9 @@ func (r *rescue) begin(watched []int) {
 	}
 }
 
-// end takes it back, of those too that are watched only since. Threads that began meanwhile are made what the process's first
-// one is: nothing was left to them by their parents (SCHED_FLAG_RESET_ON_FORK), nor to
-// processes.
+// end takes it back, of those too that are watched only since. Threads that began
+// meanwhile are made what the process's first one is: nothing was left to them by their
+// parents (SCHED_FLAG_RESET_ON_FORK), nor to processes.
 func (r *rescue) end(watched []int) {
 	first := r.was[r.pid]
 	for tid, was := range r.was {
@@ -130,18 +131,7 @@ func (r *rescue) end(watched []int) {
 }
 
 func (r *rescue) others(watched []int) []int {
-	all := threads(r.pid)
-	others := all[:0]
-	for _, tid := range all {
-		ours := false
-		for _, w := range watched {
-			ours = ours || w == tid
-		}
-		if !ours {
-			others = append(others, tid)
-		}
-	}
-	return others
+	return slices.DeleteFunc(threads(r.pid), func(tid int) bool { return slices.Contains(watched, tid) })
 }
 
 // threads lists a process's; none if it has ended.
