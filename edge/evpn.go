@@ -107,10 +107,11 @@ func (s *subinterface) replace(macs map[port.MAC]bool) {
 }
 
 // hostTold takes what the table says of an address: an endpoint, unless it is on the
-// network's own subnet, where the kernel's neighbors are.
+// network's own subnet, where the kernel's neighbors are, or a link's own, which nobody
+// forwards to (RFC 4291 §2.5.6).
 func (e *Edge) hostTold(h evpn.Host) {
 	s := e.overlay.networks[h.VNI]
-	if s == nil || e.device.Kind != config.KindEdge || subnetOf(s.cfg.Addresses, h.Addr) {
+	if s == nil || e.device.Kind != config.KindEdge || h.Addr.IsLinkLocalUnicast() || subnetOf(s.cfg.Addresses, h.Addr) {
 		return
 	}
 	var w *way
@@ -227,7 +228,7 @@ func (e *Edge) EVPN() (rows []EVPNStatus, err error) {
 				}
 				row.Best = best == r
 			} else {
-				row.Best = e.overlay.networks[row.VNI] != nil
+				row.Best = e.overlay.table.Imported(r)
 			}
 			rows = append(rows, row)
 		}

@@ -69,6 +69,8 @@ func TestToldEndpoints(t *testing.T) {
 	e.want("er1-private", "192.0.2.1", "in no prefix that its gateway announces")
 	e.tell("h20", toldOf("172.16.0.20", "10.100.255.20", 5, 0))
 	e.want("er1-private", "10.100.255.20", "not an endpoint") // on the GatewaySubnet: a neighbor
+	e.tell("h20", toldOf("172.16.0.20", "fe80::5", 5, 0))
+	e.want("er1-private", "fe80::5", "not an endpoint")       // a link's own
 	e.tell("h20", toldOf("172.17.0.20", "10.100.1.13", 6, 0)) // beyond a router
 	if a := v.fwd.adjacencies[hop{sub: s, addr: netip.MustParseAddr("172.17.0.20"), mac: port.MAC{2, 0, 0, 0, 0, 6}}]; a == nil || a.Rewrite() != nil {
 		t.Errorf("a VTEP beyond a router: %+v", a)

@@ -134,7 +134,7 @@ func frrConfig(n *Node) *frr.Config {
 		c.BFD = &frr.BFD{IntervalMilliseconds: b.BFD.IntervalMilliseconds, Multiplier: b.BFD.Multiplier}
 	}
 	for _, p := range b.Neighbors {
-		c.Neighbors = append(c.Neighbors, frr.Neighbor{Address: p.Address, RemoteAS: p.RemoteAS, Password: p.Password})
+		c.Neighbors = append(c.Neighbors, frr.Neighbor{Address: p.Address, RemoteAS: p.RemoteAS, Password: p.Password, EVPN: p.EVPN})
 	}
 	return c
 }

@@ -162,14 +162,27 @@ func configure(n *Node) (method vlanshim.Method, err error) {
 const vxlanPort = 4789
 
 // addVXLAN makes the device of a VXLAN network, which floods to all other ends and
-// learns what is behind which.
+// learns what is behind which. Where EVPN tells both it is a port of a bridge, which then
+// is the interface, as FRR wants it.
 func addVXLAN(f *Interface) error {
-	attrs := netlink.NewLinkAttrs()
+	attrs, told := netlink.NewLinkAttrs(), len(f.VXLAN.Remotes) == 0
 	attrs.Name, attrs.MTU = f.Name, f.vlanMTU()
+	if told {
+		bridge := &netlink.Bridge{LinkAttrs: attrs}
+		if err := netlink.LinkAdd(bridge); err != nil {
+			return err
+		}
+		attrs.Name, attrs.MasterIndex = f.VXLAN.device(), bridge.Attrs().Index
+	}
 	link := &netlink.Vxlan{LinkAttrs: attrs, VxlanId: int(f.VXLAN.VNI), SrcAddr: f.VXLAN.Local.AsSlice(), Port: vxlanPort,
-		Learning: true, UDP6ZeroCSumTx: true, UDP6ZeroCSumRx: true}
+		Learning: !told, UDP6ZeroCSumTx: true, UDP6ZeroCSumRx: true}
 	if err := netlink.LinkAdd(link); err != nil {
 		return err
+	}
+	if told {
+		if err := setUp(attrs.Name); err != nil {
+			return err
+		}
 	}
 	for _, to := range f.VXLAN.Remotes {
 		err := netlink.NeighAppend(&netlink.Neigh{LinkIndex: link.Attrs().Index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT | netlink.NUD_NOARP,
@@ -180,6 +193,9 @@ func addVXLAN(f *Interface) error {
 	}
 	return setUp(f.Name)
 }
+
+// device names the one of the network where the interface is a bridge over it.
+func (x *VXLAN) device() string { return fmt.Sprintf("vx%d", x.VNI) }
 
 func address(f *Interface) error {
 	link, err := netlink.LinkByName(f.Name)

@@ -82,7 +82,7 @@ type VXLAN struct {
 	strict.Pos
 	VNI     uint32       `yaml:"vni"`
 	Local   netip.Addr   `yaml:"local"`   // of another interface: our end of the tunnels
-	Remotes []netip.Addr `yaml:"remotes"` // the other ends
+	Remotes []netip.Addr `yaml:"remotes"` // the other ends; none: EVPN tells of them, and of what is here
 }
 
 // Route is a static route of the kernel; several next hops share the load.
@@ -107,12 +107,13 @@ type BGP struct {
 	Expect []Expected `yaml:"expect"`
 }
 
-// Neighbor is a BGP neighbour; its address says which family it carries.
+// Neighbor is a BGP neighbour; its address says which family it carries, unless that is EVPN.
 type Neighbor struct {
 	strict.Pos
 	Address  netip.Addr `yaml:"address"`
 	RemoteAS uint32     `yaml:"remoteAS"`
 	Password string     `yaml:"password"` // TCP-MD5 key, "" for none
+	EVPN     bool       `yaml:"evpn"`     // it is told of the node's VXLAN networks, and nothing else
 }
 
 // BFD has bfdd watch the neighbours, with the same interval both ways.

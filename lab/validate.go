@@ -194,7 +194,7 @@ func (v *validator) interfaces(n *Node) {
 			v.fault(f.Pos, "node %s: interface %s: MTU %d is more than its link's, %d", n.Name, f.Name, f.MTU, link.mtu())
 		}
 		for _, a := range f.Addresses {
-			if addrs[a.Addr()] {
+			if addrs[a.Addr()] && !(f.VXLAN != nil && a.IsSingleIP()) { // that is one to be told of
 				v.fault(f.Pos, "node %s: address %s: given twice", n.Name, a.Addr())
 			}
 			addrs[a.Addr()] = true
@@ -288,8 +288,8 @@ func (v *validator) vxlan(n *Node, f *Interface) {
 	}) {
 		v.fault(x.Pos, "node %s: vxlan %s: local %s is no address of the node", n.Name, f.Name, x.Local)
 	}
-	if len(x.Remotes) == 0 {
-		v.fault(x.Pos, "node %s: vxlan %s: remotes are missing", n.Name, f.Name)
+	if len(x.Remotes) == 0 && (n.BGP == nil || !slices.ContainsFunc(n.BGP.Neighbors, func(p Neighbor) bool { return p.EVPN })) {
+		v.fault(x.Pos, "node %s: vxlan %s: remotes are missing, or a neighbor with evpn that tells of them", n.Name, f.Name)
 	}
 	for _, a := range x.Remotes {
 		if !a.IsValid() || a.Is4() != x.Local.Is4() {

@@ -108,7 +108,7 @@ func (e *evpnSpeaker) has(host string, sequence uint32, endpoints ...netip.Addr)
 // VM moving to another host, and either side's sessions lost and back, lose nothing
 // (one probe at most for the move) of 1,000 packets a second.
 func TestEVPN(t *testing.T) {
-	l := startLab(t, topology(t, "vxlan"), "gw0", "gw1")
+	l := startLab(t, topology(t, "vxlan", configured["vxlan"]...), "gw0", "gw1")
 	l.exec("vm", "ip", "addr", "add", evpnHosts[1]+"/24", "dev", "eth1")
 	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
 	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)

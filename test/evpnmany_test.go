@@ -17,7 +17,7 @@ import (
 // until an MSEE has them all. What is above the port's limit goes by the gateway.
 func TestEVPNEndpoints(t *testing.T) {
 	const endpoints, limit = 200_000, 25_000
-	l := startLab(t, topology(t, "vxlan"), "gw0", "gw1")
+	l := startLab(t, topology(t, "vxlan", configured["vxlan"]...), "gw0", "gw1")
 	l.exec("vm", "ip", "addr", "add", evpnHosts[1]+"/24", "dev", "eth1")
 	l.reload(gateways, func(cfg map[string]any) { delete(cfg["virtualNetwork"].(map[string]any), "endpoints") })
 	l.reload(msees, func(cfg map[string]any) {

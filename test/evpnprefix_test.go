@@ -45,7 +45,7 @@ func (l *testLab) portMAC(node, device string) evpn.MAC {
 // the sessions inside the VNet and then in their place, and a host is told the way to
 // on-premises. What a host says of prefixes counts nowhere.
 func TestEVPNAlone(t *testing.T) {
-	l := startLab(t, topology(t, "vxlan"), "gw0", "gw1")
+	l := startLab(t, topology(t, "vxlan", configured["vxlan"]...), "gw0", "gw1")
 	l.exec("vm", "ip", "addr", "add", evpnHosts[1]+"/24", "dev", "eth1")
 	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
 	l.reload(msees, func(cfg map[string]any) {

@@ -40,8 +40,8 @@ func TestFastPath(t *testing.T) {
 }
 
 func testFastPath(t *testing.T, of string) {
-	l := startLab(t, topology(t, of, "addresses: [10.100.255.20/27,", "addresses: [10.100.255.20/27, 10.100.255.21/27,",
-		ofSKU, ofSKU+boundless), "gw0", "gw1")
+	l := startLab(t, topology(t, of, append(slices.Clone(configured[of]), "addresses: [10.100.255.20/27,", "addresses: [10.100.255.20/27, 10.100.255.21/27,",
+		ofSKU, ofSKU+boundless)...), "gw0", "gw1")
 	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
 	load := l.mayLoad(of)
 	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)

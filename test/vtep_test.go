@@ -5,11 +5,37 @@ import (
 	"time"
 )
 
+// configured makes topology vxlan one without EVPN: other ends of tunnels and endpoints are
+// configured, and the VM's host is a kernel alone. Of another topology it changes nothing.
+var configured = map[string][]string{"vxlan": {
+	"prefixRoutes: {neighbors: [172.16.0.12, 172.16.0.13], sessions: Disabled}", "remoteVteps: [172.16.0.12, 172.16.0.13, 172.16.0.20]",
+	"prefixRoutes: {neighbors: [172.16.0.4, 172.16.0.5], sessions: Disabled}", "remoteVteps: [172.16.0.4, 172.16.0.5, 172.16.0.20]",
+	"evpn: {neighbors: [{address: 172.16.0.12, peerASN: 65515}, {address: 172.16.0.13, peerASN: 65515}, {address: 172.16.0.20, peerASN: 65020}]}", "",
+	"evpn: {neighbors: [{address: 172.16.0.4, peerASN: 12076}, {address: 172.16.0.5, peerASN: 12076}]}", "",
+	"port: vnet}\n", `port: vnet}
+      endpoints:
+        - {address: 10.100.1.10, host: 10.100.255.20}
+        - {address: "fd00:100:0:1::10", host: "fd00:100:0:ff::20"}
+`,
+	"  - name: vm\n    kind: frr", "  - name: vm\n    kind: host",
+	"local: 172.16.0.20}", "local: 172.16.0.20, remotes: [172.16.0.4, 172.16.0.5, 172.16.0.12, 172.16.0.13]}",
+	`, 10.100.1.10/32, "fd00:100:0:1::10/128"]`, "]",
+	`    bgp:
+      asn: 65020
+      routerId: 172.16.0.20
+      keepaliveSeconds: 3
+      holdSeconds: 10
+      neighbors:
+        - {address: 172.16.0.4, remoteAS: 12076, evpn: true}
+        - {address: 172.16.0.5, remoteAS: 12076, evpn: true}
+`, "",
+}}
+
 // TestVTEPsReloaded: remote ends of tunnels that come and go by reload cost those that
 // stay no packet: neither what goes straight to the VM's host nor what goes by the
 // gateways, and none of the way back.
 func TestVTEPsReloaded(t *testing.T) {
-	l := startLab(t, topology(t, "vxlan"), "gw0", "gw1")
+	l := startLab(t, topology(t, "vxlan", configured["vxlan"]...), "gw0", "gw1")
 	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
 	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)
 	p.healthy(t, 20*time.Second)

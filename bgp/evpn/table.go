@@ -212,6 +212,9 @@ func (t *Table) importers(e *Entry) []*network {
 	return t.found
 }
 
+// Imported reports whether a route is taken for any network.
+func (t *Table) Imported(e *Entry) bool { return len(t.importers(e)) > 0 }
+
 // Stale marks what a session has told, or all have if it is "", as from before a
 // restart. It stays in use.
 func (t *Table) Stale(session string) {

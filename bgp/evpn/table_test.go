@@ -127,7 +127,9 @@ func TestImport(t *testing.T) {
 			if got != "" {
 				got += " "
 			}
-			if table.Host(Host{vnet, r.Prefix.Addr()}) != nil {
+			if e := table.Entries()[0]; table.Imported(e) != (table.Host(Host{vnet, r.Prefix.Addr()}) == e) {
+				t.Errorf("%s: imported: %v", name, table.Imported(e))
+			} else if table.Imported(e) {
 				got += "yes"
 			} else {
 				got += "no"

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -28,11 +29,12 @@ type Config struct {
 	Extra            string // lines put behind what is generated
 }
 
-// Neighbor carries the family of its address.
+// Neighbor carries the family of its address, or EVPN.
 type Neighbor struct {
 	Address  netip.Addr
 	RemoteAS uint32
 	Password string
+	EVPN     bool
 }
 
 // BFD is how bfdd watches neighbours; 0 is FRR's default.
@@ -88,6 +90,7 @@ func (c *Config) BGPD() string {
 		}
 		c.family(line, "ipv4", netip.Addr.Is4)
 		c.family(line, "ipv6", netip.Addr.Is6)
+		c.evpn(line)
 		line("exit")
 	}
 	if c.Extra != "" {
@@ -119,7 +122,7 @@ func (c *Config) family(line func(string, ...any), name string, is func(netip.Ad
 		}
 	}
 	for _, n := range c.Neighbors {
-		if is(n.Address) {
+		if is(n.Address) && !n.EVPN {
 			line("  neighbor %s activate", n.Address)
 			line("  neighbor %s soft-reconfiguration inbound", n.Address)
 		}
@@ -127,6 +130,22 @@ func (c *Config) family(line func(string, ...any), name string, is func(netip.Ad
 	if c.MaximumPaths != 0 {
 		line("  maximum-paths %d", c.MaximumPaths)
 	}
+	line(" exit-address-family")
+}
+
+// evpn has bgpd tell of the kernel's VXLAN networks, and of our addresses on their bridges.
+func (c *Config) evpn(line func(string, ...any)) {
+	if !slices.ContainsFunc(c.Neighbors, func(n Neighbor) bool { return n.EVPN }) {
+		return
+	}
+	line(" address-family l2vpn evpn")
+	for _, n := range c.Neighbors {
+		if n.EVPN {
+			line("  neighbor %s activate", n.Address)
+		}
+	}
+	line("  advertise-all-vni")
+	line("  advertise-svi-ip")
 	line(" exit-address-family")
 }
 

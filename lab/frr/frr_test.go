@@ -18,8 +18,9 @@ func TestBGPDConfig(t *testing.T) {
 		KeepaliveSeconds: 3, HoldSeconds: 10, MaximumPaths: 2,
 		Networks: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("2001:db8:1::/48")},
 		Neighbors: []Neighbor{
-			{netip.MustParseAddr("192.168.15.18"), 12076, "abc123"},
-			{netip.MustParseAddr("2001:db8:0:10::2"), 12076, ""},
+			{netip.MustParseAddr("192.168.15.18"), 12076, "abc123", false},
+			{netip.MustParseAddr("2001:db8:0:10::2"), 12076, "", false},
+			{netip.MustParseAddr("172.16.0.4"), 12076, "", true},
 		},
 		Extra: "debug bgp updates",
 		BFD:   &BFD{IntervalMilliseconds: 50, Multiplier: 5},
