@@ -51,7 +51,7 @@ func (r *reader) edge(o *object) *edgeFile {
 	f.bfd, f.bfdDaemonPort = r.deviceBFD(o)
 	f.metrics = r.metrics(o)
 	f.ports = r.ports(o)
-	f.underlay = r.underlay(o)
+	f.underlay = r.underlay(o, f.bfd)
 	o.objects("circuits", optional, func(o *object) {
 		f.circuits = append(f.circuits, r.circuit(o, f.bfd))
 	})

@@ -54,7 +54,7 @@ func (r *reader) gateway(o *object) *gatewayFile {
 	f.bfd, f.bfdDaemonPort = r.deviceBFD(o)
 	f.metrics = r.metrics(o)
 	f.ports = r.ports(o)
-	f.underlay = r.underlay(o)
+	f.underlay = r.underlay(o, f.bfd)
 	if v, ok := o.section("virtualNetwork", required, "name, addressSpace and subnets"); ok {
 		r.virtualNetwork(v, f)
 	}

@@ -43,6 +43,7 @@ type underlaySpec struct {
 type evpnNeighbor struct {
 	address netip.Addr
 	asn     uint32
+	bfd     BFD
 	path    string
 }
 
@@ -55,7 +56,7 @@ const (
 )
 
 // underlay reads the section underlay; nil if there is none.
-func (r *reader) underlay(o *object) *underlaySpec {
+func (r *reader) underlay(o *object, base bfdKeys) *underlaySpec {
 	s, ok := o.section("underlay", optional, "port and addressPrefixes")
 	if !ok {
 		return nil
@@ -72,6 +73,7 @@ func (r *reader) underlay(o *object) *underlaySpec {
 		x.objects("neighbors", required, func(o *object) {
 			n := evpnNeighbor{path: o.path, address: value(o, "address", required, address, checkHost)}
 			n.asn = uint32(value(o, "peerASN", required, number, between("an AS number", "", 1, 1<<32-1)))
+			n.bfd = r.bfd(o, base)
 			u.neighbors = append(u.neighbors, n)
 		})
 		x.done()
@@ -257,7 +259,7 @@ func (u *underlaySpec) compile(t timers) VRF {
 		for _, a := range s.Addresses {
 			if a.Contains(n.address) {
 				v.addSession(Session{Subinterface: s.Name, Local: a.Addr(), Peer: n.address, PeerAS: n.asn,
-					Side: SideUnderlay, Enabled: true, GracefulRestart: true, EVPN: true}, t)
+					Side: SideUnderlay, Enabled: true, GracefulRestart: true, EVPN: true, BFD: n.bfd}, t)
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // vxlanEdge is an MSEE whose one connection is on a VXLAN network.
@@ -95,7 +96,8 @@ func TestVXLANRefused(t *testing.T) {
 // TestEVPN: sessions in the VRF of the underlay, with remoteVteps or without.
 func TestEVPN(t *testing.T) {
 	const from = `"fd01::1/64"]}`
-	const to = `"fd01::1/64"], evpn: {neighbors: [{address: 172.16.0.20, peerASN: 65020}, {address: "fd01::20", peerASN: 65020}]}}`
+	const to = `"fd01::1/64"], evpn: {neighbors: [{address: 172.16.0.20, peerASN: 65020, bfd: {multiplier: 5, strictMode: Enabled}}, {address: "fd01::20", peerASN: 65020}]}}
+bfd: {intervalMilliseconds: 100}`
 	text := strings.Replace(vxlanEdge, from, to, 1)
 	d, err := Parse("f", []byte(strings.Replace(text, ", remoteVteps: [172.16.0.12, 172.16.0.2]", "", 1)))
 	if err != nil {
@@ -104,6 +106,9 @@ func TestEVPN(t *testing.T) {
 	i := slices.IndexFunc(d.VRFs, func(v VRF) bool { return v.Name == UnderlayVRF })
 	var got []string
 	for _, s := range d.VRFs[i].Sessions {
+		if s.BFD.Multiplier != map[string]int{"172.16.0.20": 5, "fd01::20": 3}[s.Peer.String()] || s.BFD.Interval != 100*time.Millisecond || s.BFD.Strict != (s.BFD.Multiplier == 5) {
+			t.Errorf("%s: BFD %v, want its own over the device's", s.Name, s.BFD)
+		}
 		if !s.EVPN || !s.Enabled || !s.GracefulRestart || s.PeerAS != 65020 || s.Side != SideUnderlay || s.Subinterface != "core" || s.Hold == 0 {
 			t.Errorf("%+v", s)
 		}
@@ -121,6 +126,7 @@ func TestEVPN(t *testing.T) {
 		{"elsewhere", "172.16.0.20, ", "172.17.0.20, ", "not on the underlay"},
 		{"ourselves", "172.16.0.20, ", "172.16.0.1, ", "our own end"},
 		{"twice", `"fd01::20"`, "172.16.0.20", "neighbor"},
+		{"a multiplier", "multiplier: 5", "multiplier: 256", "evpn.neighbors[0].bfd.multiplier"},
 	} {
 		if _, err := Parse("f", []byte(strings.Replace(text, c.old, c.new, 1))); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)

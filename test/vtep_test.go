@@ -25,6 +25,7 @@ var configured = map[string][]string{"vxlan": {
       routerId: 172.16.0.20
       keepaliveSeconds: 3
       holdSeconds: 10
+      bfd: {intervalMilliseconds: 300, multiplier: 3}
       neighbors:
         - {address: 172.16.0.4, remoteAS: 12076, evpn: true}
         - {address: 172.16.0.5, remoteAS: 12076, evpn: true}
