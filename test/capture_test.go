@@ -22,6 +22,7 @@ type capture struct {
 
 	mu     sync.Mutex
 	frames []captured
+	until  time.Time // when it was ended; zero before
 }
 
 // captured is a frame as it was on the wire, tags included.
@@ -77,6 +78,7 @@ func (c *capture) end() []captured {
 	select {
 	case <-c.stop:
 	default:
+		c.until = time.Now()
 		close(c.stop)
 	}
 	c.mu.Unlock()
@@ -115,8 +117,14 @@ func (c *capture) read() {
 		f := captured{outgoing: at.Pkttype == unix.PACKET_OUTGOING}
 		f.data, f.at = withTag(buf[:n], control[:controlLen])
 		c.mu.Lock()
-		c.frames = append(c.frames, f)
+		over := !c.until.IsZero() && f.at.After(c.until) // the queue may never run dry
+		if !over {
+			c.frames = append(c.frames, f)
+		}
 		c.mu.Unlock()
+		if over {
+			return
+		}
 	}
 }
 
