@@ -27,7 +27,9 @@ type thread struct {
 	ports  int  // how many were assigned to it; the engine's
 	runs   bool // the engine's
 
-	epoll, wake int // wake is an eventfd: orders, mail, a snapshot to adopt
+	// epoll watches all but the ports: wake, an eventfd (orders, mail, a snapshot to
+	// adopt), TAPs, BFD's timers.
+	epoll, wake int
 	orders      chan func()
 	done        chan struct{}
 	senders     senders
@@ -38,6 +40,7 @@ type thread struct {
 	workers []*Worker
 	quit    bool
 	near    bool // frames came less than nearFor ago
+	polled  []unix.PollFd
 
 	dueWas  time.Duration  // when BFD is due
 	watched *guard.Watched // by the guard; nil: never had BFD
@@ -94,7 +97,7 @@ func (t *thread) close() {
 }
 
 // watch has the thread woken when fd is readable, on behalf of the worker of
-// port index.
+// port index. The port itself is not watched so; see sleep.
 func (t *thread) watch(fd, index int) error {
 	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd), Pad: int32(index)}
 	if err := unix.EpollCtl(t.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
@@ -242,8 +245,11 @@ func (t *thread) timeout() int {
 // wait sleeps until a port, a TAP or the control side has something, at most
 // timeout milliseconds (-1: for ever), and serves the TAPs.
 func (t *thread) wait(timeout int) {
+	if timeout != 0 && !t.sleep(timeout) {
+		return
+	}
 	var events [16]unix.EpollEvent
-	n, err := t.sleep(events[:], timeout)
+	n, err := unix.EpollWait(t.epoll, events[:], 0)
 	if err != nil {
 		return // EINTR
 	}
@@ -261,27 +267,39 @@ func (t *thread) wait(timeout int) {
 	}
 }
 
-// sleep waits for events, at most timeout milliseconds (-1: for ever).
-func (t *thread) sleep(events []unix.EpollEvent, timeout int) (int, error) {
-	if t.near && timeout != 0 {
-		if 0 < timeout && timeout <= nearFor {
-			return untoldWait(t.epoll, events, timeout)
+// sleep sleeps until a port has frames or epoll has something, at most timeout
+// milliseconds (-1: for ever), and reports the latter. The ports are polled rather than
+// watched by epoll: that would be told of each frame that comes, asleep or not, which
+// is a tenth of what it costs the kernel to receive a small one.
+func (t *thread) sleep(timeout int) bool {
+	t.polled = append(t.polled[:0], unix.PollFd{Fd: int32(t.epoll), Events: unix.POLLIN})
+	for _, w := range t.workers {
+		if fd := w.device.FD(); fd >= 0 && w.mutedUntil == 0 {
+			t.polled = append(t.polled, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 		}
-		if n, err := untoldWait(t.epoll, events, nearFor); n > 0 || err != nil {
-			return n, err
+	}
+	if t.near {
+		if 0 < timeout && timeout <= nearFor {
+			untoldPoll(t.polled, timeout)
+			return t.polled[0].Revents != 0
+		}
+		if n, err := untoldPoll(t.polled, nearFor); n > 0 || err != nil {
+			return t.polled[0].Revents != 0
 		}
 		t.near = false
 		timeout = max(timeout-nearFor, -1)
 	}
-	return unix.EpollWait(t.epoll, events, timeout)
+	unix.Poll(t.polled, timeout) // an error is EINTR
+	return t.polled[0].Revents != 0
 }
 
-// untoldWait is EpollWait of which the scheduler of goroutines is not told. If it
+// untoldPoll is Poll of which the scheduler of goroutines is not told. If it
 // needs the thread to stop, for a garbage collection say, it interrupts with a signal,
 // and again until that helps: the error is EINTR then.
-func untoldWait(epoll int, events []unix.EpollEvent, timeout int) (int, error) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])),
-		uintptr(len(events)), uintptr(timeout), 0, 0)
+func untoldPoll(fds []unix.PollFd, timeout int) (int, error) {
+	ts := unix.NsecToTimespec(int64(timeout) * int64(time.Millisecond))
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)),
+		uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}

@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"encoding/binary"
-	"errors"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -99,15 +98,10 @@ func newWorker(e *Engine, t *thread, index int, p port.Port) (*Worker, error) {
 	for range injectBatch {
 		w.injectBufs = append(w.injectBufs, make([]byte, injectBufLen))
 	}
-	if err := w.watchPort(); err != nil {
-		return nil, err
-	}
 	if err := w.bfd.open(); err != nil {
-		w.unwatch()
 		return nil, err
 	}
 	if err := t.watch(w.bfd.timer, index); err != nil {
-		w.unwatch()
 		w.bfd.close()
 		return nil, err
 	}
@@ -121,9 +115,6 @@ const errorPause = 100 * time.Millisecond
 // mute leaves the port alone for errorPause.
 func (w *Worker) mute() {
 	w.mutedUntil = time.Since(w.engine.epoch) + errorPause
-	if fd := w.device.FD(); fd >= 0 {
-		w.thread.unwatch(fd)
-	}
 }
 
 // unmute reports whether the port may be asked again.
@@ -132,18 +123,7 @@ func (w *Worker) unmute() bool {
 		return false
 	}
 	w.mutedUntil = 0
-	if err := w.watchPort(); err != nil {
-		w.log.Error("receive", "err", err)
-	}
 	return true
-}
-
-// watchPort has the thread woken when frames wait.
-func (w *Worker) watchPort() error {
-	if fd := w.device.FD(); fd >= 0 {
-		return w.thread.watch(fd, w.index)
-	}
-	return nil
 }
 
 // resize gives the port another receive ring, between two batches.
@@ -152,27 +132,13 @@ func (w *Worker) resize(cfg port.PacketConfig) error {
 	if !ok {
 		return nil
 	}
-	if w.mutedUntil == 0 { // the descriptor is going
-		w.thread.unwatch(w.device.FD())
-	}
 	w.drain()
 	clear(w.batch) // no pointer must outlive the old ring: the Go heap may grow into its place
 	for _, q := range w.queues {
 		clear(q.bulk[:cap(q.bulk)])
 	}
-	err := p.Resize(cfg)
 	w.mutedUntil = 0
-	return errors.Join(err, w.watchPort())
-}
-
-// unwatch is before the worker leaves its thread.
-func (w *Worker) unwatch() {
-	if fd := w.device.FD(); fd >= 0 && w.mutedUntil == 0 {
-		w.thread.unwatch(fd)
-	}
-	for fd := range w.taps {
-		w.thread.unwatch(fd)
-	}
+	return p.Resize(cfg)
 }
 
 // deadline is when the worker has to be called without a frame or a TAP asking
@@ -435,6 +401,8 @@ func (w *Worker) release() {
 			w.thread.senders.release(q.port.Port)
 		}
 	}
-	w.unwatch()
+	for fd := range w.taps {
+		w.thread.unwatch(fd)
+	}
 	w.bfd.close()
 }

@@ -3,6 +3,7 @@ package port
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -22,8 +23,8 @@ const (
 
 // hostDrop is a filter at a device's clsact ingress or egress that drops every
 // frame. At the ingress, packet sockets get theirs before it, the host's stack
-// nothing after it. At the egress, what the host would say stops there; senders
-// that bypass the queueing discipline, as ours do, pass it by.
+// nothing after it. At the egress, what the host would say stops there. Our senders
+// bypass the queueing discipline and so the filter, but for bursts, which it knows by ownMark.
 type hostDrop struct {
 	netlink  *netlink.Handle
 	filter   netlink.BpfFilter
@@ -33,7 +34,7 @@ type hostDrop struct {
 // attachHostDrop adds the filter at parent, HANDLE_MIN_INGRESS or _EGRESS, or
 // takes over one that a process which crashed has left. detach uses handle too.
 func attachHostDrop(handle *netlink.Handle, ifindex int, parent uint32) (*hostDrop, error) {
-	prog, err := loadHostDrop()
+	prog, err := loadHostDrop(parent)
 	if err != nil {
 		return nil, fmt.Errorf("load drop program: %w", err)
 	}
@@ -93,17 +94,32 @@ func endSilence(handle *netlink.Handle, ifindex int) error {
 	return d.detach()
 }
 
-// loadHostDrop loads the program, which is the verdict alone.
-func loadHostDrop() (*ebpf.Program, error) {
-	return ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "msee_host_drop",
-		Type: ebpf.SchedCLS,
-		Instructions: asm.Instructions{
-			asm.Mov.Imm(asm.R0, int32(netlink.TC_ACT_SHOT)),
-			asm.Return(),
-		},
-		License: "Apache-2.0",
-	})
+// ownMark is on the bursts of our senders while a host may not send. Who could guess it
+// needs CAP_NET_ADMIN to set it, with which the filter can be taken away.
+var ownMark = rand.Uint32() | 1 // not 0, which all others have
+
+// skbMark is where a program finds a packet's mark (struct __sk_buff).
+const skbMark = 8
+
+// loadHostDrop loads the program for ingress or egress.
+func loadHostDrop(parent uint32) (*ebpf.Program, error) {
+	spec := &ebpf.ProgramSpec{Name: "msee_host_drop", Type: ebpf.SchedCLS, License: "Apache-2.0",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, int32(netlink.TC_ACT_SHOT)), asm.Return()}}
+	if parent == netlink.HANDLE_MIN_EGRESS {
+		spec.Instructions = dropAllButOurs()
+	}
+	return ebpf.NewProgram(spec)
+}
+
+// dropAllButOurs is the program at an egress, for cls_bpf and tcx alike.
+func dropAllButOurs() asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R1, skbMark, asm.Word),
+		asm.Mov.Imm(asm.R0, int32(netlink.TC_ACT_SHOT)),
+		asm.JNE.Imm32(asm.R1, int32(ownMark), "drop"),
+		asm.Mov.Imm(asm.R0, int32(netlink.TC_ACT_UNSPEC)),
+		asm.Return().WithSymbol("drop"),
+	}
 }
 
 // addQdisc adds the clsact qdisc if the device has none. One that carries a

@@ -196,7 +196,7 @@ func TestHostDropLifecycle(t *testing.T) {
 		d = attach()
 		foreign := d.filter
 		foreign.Handle, foreign.Priority, foreign.Name, foreign.Parent = 1, 7, "foreign", netlink.HANDLE_MIN_EGRESS
-		prog, err := loadHostDrop()
+		prog, err := loadHostDrop(netlink.HANDLE_MIN_INGRESS)
 		if err != nil {
 			return err
 		}

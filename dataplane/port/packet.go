@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -63,6 +64,7 @@ type Packet struct {
 	netlink *netlink.Handle
 	drop    *hostDrop
 	silence hostSilence
+	silent  atomic.Bool // the same, for senders
 
 	mu      sync.Mutex // guards fd against Close and Resize during Stats and NewSender, and:
 	dropped uint64
@@ -119,9 +121,11 @@ func (p *Packet) open(cfg PacketConfig) (err error) {
 // namespace. What our senders send one by
 // one passes, superframes that the device cannot cut do not.
 func (p *Packet) SilenceHost(on bool) error {
+	p.silent.Store(true)
 	if err := p.silence.set(p.ifindex, on); err != nil {
 		return fmt.Errorf("silence the host on %s: %w", p.name, err)
 	}
+	p.silent.Store(on)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,9 +22,11 @@ type packetSender struct {
 	// direct bypasses the queueing discipline: each frame goes straight to
 	// the driver. queued does not, and is for superframes the driver refuses.
 	direct, queued int
-	ring           *txRing    // for small frames
-	tunnels        *tunnelTap // for superframes in tunnels; nil before OpenTunnels
-	xsk            *xskSender // for small frames of an xdp port; nil on others
+	ring           *txRing      // for small frames
+	tunnels        *tunnelTap   // for superframes in tunnels; nil before OpenTunnels
+	xsk            *xskSender   // for small frames of an xdp port; nil on others
+	bursts         *burstSender // for bursts of small frames; nil where there is none
+	silent         *atomic.Bool // the host is; see hostSilence
 	msgs           [BatchSize]unix.Mmsghdr
 	iovs           [BatchSize]unix.Iovec
 	errno          unix.Errno // of err
@@ -37,7 +40,7 @@ func (p *Packet) NewSender() (Sender, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err := inNamespaceOf(p.fd, func() (err error) {
-		s, err = newPacketSender(p.name, p.ifindex)
+		s, err = newPacketSender(p.name, p.ifindex, &p.silent)
 		return err
 	})
 	if err != nil {
@@ -67,8 +70,8 @@ func inNamespaceOf(socket int, fn func() error) error {
 }
 
 // newPacketSender opens the sockets in the caller's network namespace.
-func newPacketSender(name string, ifindex int) (_ *packetSender, err error) {
-	s := &packetSender{name: name, ifindex: ifindex, direct: -1, queued: -1}
+func newPacketSender(name string, ifindex int, silent *atomic.Bool) (_ *packetSender, err error) {
+	s := &packetSender{name: name, ifindex: ifindex, direct: -1, queued: -1, silent: silent}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -83,6 +86,8 @@ func newPacketSender(name string, ifindex int) (_ *packetSender, err error) {
 	if s.ring, err = openTxRing(ifindex); err != nil {
 		return nil, err
 	}
+	// Without it, an older kernel's, frames leave by the ring.
+	s.bursts, _ = openBurst(ifindex)
 	for i := range s.msgs {
 		s.msgs[i].Hdr.Iov = &s.iovs[i]
 		s.msgs[i].Hdr.SetIovlen(1)
@@ -135,10 +140,24 @@ func (s *packetSender) Send(frames []*Frame) (sent int, err error) {
 		for n < len(frames) && n < BatchSize && s.wayOf(frames[n]) == way {
 			n++
 		}
+		if way == wayBurst {
+			if n = min(n, burstSlots); n < burstLeast {
+				way = s.singly(frames[0])
+			}
+		}
 		var left int
 		var more bool
 		var e error
 		switch way {
+		case wayBurst:
+			var errno unix.Errno
+			var ok bool
+			if left, errno, ok = s.bursts.send(frames[:n], s.silent.Load()); !ok {
+				e = s.endBursts()
+				n, more = 0, true // by the ring then
+				break
+			}
+			left, more, e = s.small(left, errno == 0, errno)
 		case wayXSK:
 			left, more, e = s.small(s.xsk.send(frames[:n]))
 		case wayRing:
@@ -165,6 +184,7 @@ type way uint8
 
 const (
 	wayMessage way = iota // of its own, in sendmmsg
+	wayBurst              // with others, in a BPF program
 	wayRing               // AF_PACKET's
 	wayXSK                // AF_XDP's ring
 	wayTunnel             // a TAP
@@ -174,12 +194,30 @@ func (s *packetSender) wayOf(f *Frame) way {
 	switch {
 	case s.TakesTunnelled(f):
 		return wayTunnel
+	case s.bursts != nil && s.bursts.takes(f):
+		return wayBurst
+	}
+	return s.singly(f)
+}
+
+// singly is the way of a frame that is not of a burst.
+func (s *packetSender) singly(f *Frame) way {
+	switch {
 	case s.xsk != nil && s.xsk.takes(f):
 		return wayXSK
 	case s.ring.takes(f):
 		return wayRing
 	}
 	return wayMessage
+}
+
+// endBursts has all frames leave singly from now on.
+func (s *packetSender) endBursts() (err error) {
+	if s.bursts != nil {
+		err = s.bursts.close()
+		s.bursts = nil
+	}
+	return err
 }
 
 // OpenTunnels implements Tunneler.
@@ -270,7 +308,7 @@ func (s *packetSender) wrap(errno unix.Errno) error {
 
 // Close implements Sender.
 func (s *packetSender) Close() error {
-	var errs []error
+	errs := []error{s.endBursts()}
 	if s.ring != nil {
 		errs = append(errs, s.ring.close())
 		s.ring = nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -44,8 +45,9 @@ type XDP struct {
 	sockets  *ebpf.Map // by queue
 	attached link.Link // goes with its descriptor, and so with this process
 
-	mu      sync.Mutex // guards the sockets against Close during Stats, and:
-	silence link.Link  // nil: the host may send
+	mu      sync.Mutex  // guards the sockets against Close during Stats, and:
+	silence link.Link   // nil: the host may send
+	silent  atomic.Bool // the same, for senders
 	dropped uint64
 	closed  bool
 }
@@ -132,6 +134,7 @@ func (p *XDP) SilenceHost(on bool) (err error) {
 	case p.closed || on == (p.silence != nil):
 		return nil
 	case on:
+		p.silent.Store(true)
 		err = inNamespaceOf(p.queues[0].fd, func() (err error) {
 			p.silence, err = attachSilence(p.ifindex)
 			return err
@@ -139,6 +142,7 @@ func (p *XDP) SilenceHost(on bool) (err error) {
 	default:
 		err = p.silence.Close()
 		p.silence = nil
+		p.silent.Store(false)
 	}
 	if err != nil {
 		return fmt.Errorf("silence the host on %s: %w", p.name, err)
@@ -191,7 +195,7 @@ func (p *XDP) Release() {
 func (p *XDP) NewSender() (Sender, error) {
 	var s *packetSender
 	err := inNamespaceOf(p.queues[0].fd, func() (err error) {
-		s, err = newPacketSender(p.name, p.ifindex)
+		s, err = newPacketSender(p.name, p.ifindex, &p.silent)
 		return err
 	})
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -446,23 +445,34 @@ func BenchmarkSendSmall(b *testing.B) {
 	testVeth(b, ns1, "dev0", ns2, "far0")
 	testVeth(b, ns1, "dev1", ns2, "far1")
 	deafen(b, ns2, "far0", "far1")
-	frames := slices.Repeat([]*Frame{testFrame(64)}, 64)
+	packet, xdp := testPacket(b, ns1, PacketConfig{Device: "dev0", RingFrames: 8}), testXDP(b, ns1, "dev1")
 	for _, way := range []struct {
-		name string
-		port Port
-	}{{"packet", testPacket(b, ns1, PacketConfig{Device: "dev0", RingFrames: 8})}, {"xdp", testXDP(b, ns1, "dev1")}} {
-		s := newTestSender(b, way.port)
-		b.Run(way.name, func(b *testing.B) {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			began := threadTime(b)
-			for left := b.N; left > 0; left -= len(frames) {
-				if n, err := s.Send(frames); n != len(frames) || err != nil {
-					b.Fatal(n, err)
+		name   string
+		port   Port
+		bursts bool
+	}{{"packet, singly", packet, false}, {"xdp, singly", xdp, false}, {"bursts", packet, true}} {
+		s := newTestSender(b, way.port).(*packetSender)
+		if !way.bursts {
+			s.endBursts()
+		}
+		for _, octets := range []int{64, 512, 1400} {
+			frames := slices.Repeat([]*Frame{testFrame(octets)}, 64)
+			b.Run(fmt.Sprintf("%s/%d", way.name, octets), func(b *testing.B) {
+				in(b, ns1, func() error { // bursts leave from there only
+					began := threadTime(b)
+					for left := b.N; left > 0; left -= len(frames) {
+						if n, err := s.Send(frames); n != len(frames) || err != nil {
+							return fmt.Errorf("%d sent: %w", n, err)
+						}
+					}
+					b.ReportMetric(float64(threadTime(b)-began)/float64(b.N), "cpu-ns/frame")
+					return nil
+				})
+				if way.bursts && s.bursts == nil {
+					b.Skip("no bursts: needs Linux 6.15")
 				}
-			}
-			b.ReportMetric(float64(threadTime(b)-began)/float64(b.N), "cpu-ns/frame")
-		})
+			})
+		}
 	}
 }
 

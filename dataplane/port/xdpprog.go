@@ -15,8 +15,6 @@ import (
 const (
 	xdpDrop = 1
 
-	tcShot = 2 // tc's, to drop
-
 	xdpData    = 0
 	xdpDataEnd = 4
 	xdpRxQueue = 16
@@ -135,7 +133,7 @@ func insertTag(vlanTag btf.TypeID) asm.Instructions {
 func attachSilence(ifindex int) (link.Link, error) {
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "msee_silence", Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXEgress, License: "Apache-2.0",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, tcShot), asm.Return()},
+		Instructions: dropAllButOurs(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load drop program: %w", err)
