@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"strings"
@@ -58,7 +59,7 @@ func decidedBy(a, b *path) *tieBreak {
 }
 
 // comparePaths orders accepted routes before refused ones, then better before
-// worse, then by peer: a total order, whatever came first.
+// worse, then by peer, then by next hop: a total order, whatever came first.
 func comparePaths(a, b *path) int {
 	if c := cmp.Compare(oneIf(a.reason != ""), oneIf(b.reason != "")); c != 0 {
 		return c
@@ -68,7 +69,11 @@ func comparePaths(a, b *path) int {
 			return cmp.Compare(t.value(b), t.value(a))
 		}
 	}
-	return cmp.Or(a.peer.cfg.Addr.Compare(b.peer.cfg.Addr), strings.Compare(a.peer.cfg.Name, b.peer.cfg.Name))
+	if a.peer != b.peer {
+		return cmp.Or(a.peer.cfg.Addr.Compare(b.peer.cfg.Addr), strings.Compare(a.peer.cfg.Name, b.peer.cfg.Name))
+	}
+	x, y := &a.in.Attrs, &b.in.Attrs
+	return cmp.Or(x.NextHop.Compare(y.NextHop), bytes.Compare(x.MAC[:], y.MAC[:]), strings.Compare(a.in.key, b.in.key))
 }
 
 // decide puts e's routes in order and counts its multipath set, which are the

@@ -1,14 +1,14 @@
 package bgp
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
-
-	"msee/community"
 )
 
 // model is the RIB's slow twin: it keeps only what was put in, and works out
@@ -19,7 +19,7 @@ type model struct {
 	originated []Route
 	over       map[string]bool // sessions beyond their limit, until they end
 	mayBeStale map[string]bool
-	in         map[string]map[netip.Prefix]*Attrs
+	in         map[string]map[netip.Prefix][]*Attrs
 	stale      map[string]map[netip.Prefix]bool
 }
 
@@ -35,9 +35,11 @@ func (m *model) accepted() map[netip.Prefix][]modelRoute {
 		out[o.Prefix] = append(out[o.Prefix], modelRoute{Peer{Side: SideLocal}, o.Attrs})
 	}
 	for _, peer := range m.peers {
-		for p, a := range m.in[peer.Name] {
-			if b, why := m.policy.Import(&peer, Route{p, a}); why == "" {
-				out[p] = append(out[p], modelRoute{peer, b})
+		for p, all := range m.in[peer.Name] {
+			for _, a := range all {
+				if b, why := m.policy.Import(&peer, Route{p, a}); why == "" {
+					out[p] = append(out[p], modelRoute{peer, b})
+				}
 			}
 		}
 	}
@@ -58,7 +60,9 @@ func best(routes []modelRoute) []modelRoute {
 		}
 		routes = slices.DeleteFunc(slices.Clone(routes), func(r modelRoute) bool { return score(r) != top })
 	}
-	slices.SortFunc(routes, func(a, b modelRoute) int { return a.from.Addr.Compare(b.from.Addr) })
+	slices.SortFunc(routes, func(a, b modelRoute) int {
+		return cmp.Or(a.from.Addr.Compare(b.from.Addr), a.attrs.NextHop.Compare(b.attrs.NextHop), bytes.Compare(appendKey(nil, a.attrs), appendKey(nil, b.attrs)))
+	})
 	return routes[:min(len(routes), 8)]
 }
 
@@ -154,53 +158,6 @@ func (o *outcome) setPeers(peers []Peer) {
 	}
 }
 
-// Communities to play with.
-const (
-	storage = community.AS<<16 | 52015
-	sql     = community.AS<<16 | 53015
-	vnet15  = community.AS<<16 | 50015
-	custom  = community.AS<<16 | 20031
-)
-
-// world is a kind of VRF to play in.
-type world struct {
-	policy   Policy
-	peers    []Peer
-	prefixes []netip.Prefix
-}
-
-func worlds() []world {
-	prefixes := pfxs("0.0.0.0/0", "10.1.0.0/16", "10.1.1.0/24", "10.2.0.0/16", "127.0.0.0/8", "203.0.113.0/24",
-		"203.0.113.4/30", "2001:db8:1::/48", "::/0", "2001:db8:2::/48")
-	lowerA1, heavyB := gatewayA1, gatewayB0
-	lowerA1.Addr, heavyB.Weight = addr("10.255.0.11"), 10
-	return []world{
-		{PrivatePeering(), []Peer{customer4, customer6, gatewayA0, lowerA1, heavyB}, prefixes},
-		{MicrosoftPeering(pfxs("203.0.113.0/24", "2001:db8::/32")), []Peer{customer4, customer6, network4}, prefixes},
-		{Gateway(), []Peer{msee0, msee1}, prefixes},
-	}
-}
-
-func randomAttrs(r *rand.Rand, p Peer) *Attrs {
-	a := &Attrs{NextHop: p.Addr, Origin: uint8(r.IntN(2)), ASPath: []uint32{p.AS}}
-	for range r.IntN(3) {
-		a.ASPath = append(a.ASPath, []uint32{p.AS, ASMSEE, 64512, 3}[r.IntN(4)])
-	}
-	switch r.IntN(12) {
-	case 0:
-		a.ASPath[0] = 7
-	case 1:
-		a.NextHop = addr("192.0.2.1")
-	case 2:
-		a.NextHop = gatewayA0.Addr
-	case 3:
-		a.Communities = [][]uint32{{r.Uint32()}, {vnet15}, {custom, vnet15}, {custom}}[r.IntN(4)]
-	case 4:
-		a.MED, a.HasMED = r.Uint32N(2), true
-	}
-	return a
-}
-
 func (m *model) randomUpdate(r *rand.Rand, w world) Update {
 	peer := w.peers[r.IntN(len(w.peers))]
 	u := Update{Session: peer.Name}
@@ -217,19 +174,43 @@ func (m *model) randomUpdate(r *rand.Rand, w world) Update {
 	return u
 }
 
-func (m *model) update(u Update) {
-	if m.over[u.Session] || !slices.ContainsFunc(m.peers, func(p Peer) bool { return p.Name == u.Session }) {
-		return
+func (m *model) replace(session string, all []Paths) {
+	for _, x := range all {
+		if !m.hears(session) {
+			return
+		}
+		delete(m.in[session], x.Prefix)
+		delete(m.stale[session], x.Prefix)
+		if len(x.Attrs) > 0 {
+			m.in[session][x.Prefix] = slices.CompactFunc(slices.SortedFunc(slices.Values(x.Attrs), func(a, b *Attrs) int {
+				return bytes.Compare(appendKey(nil, a), appendKey(nil, b))
+			}), (*Attrs).Equal)
+		}
+		m.enforce()
 	}
-	if m.in[u.Session] == nil {
-		m.in[u.Session], m.stale[u.Session] = map[netip.Prefix]*Attrs{}, map[netip.Prefix]bool{}
+}
+
+// hears reports whether anything that a session says counts.
+func (m *model) hears(session string) bool {
+	if m.over[session] || !slices.ContainsFunc(m.peers, func(p Peer) bool { return p.Name == session }) {
+		return false
+	}
+	if m.in[session] == nil {
+		m.in[session], m.stale[session] = map[netip.Prefix][]*Attrs{}, map[netip.Prefix]bool{}
+	}
+	return true
+}
+
+func (m *model) update(u Update) {
+	if !m.hears(u.Session) {
+		return
 	}
 	for _, p := range u.Withdraw {
 		delete(m.in[u.Session], p)
 		delete(m.stale[u.Session], p)
 	}
 	for _, r := range u.Announce {
-		m.in[u.Session][r.Prefix] = r.Attrs
+		m.in[u.Session][r.Prefix] = []*Attrs{r.Attrs}
 		delete(m.stale[u.Session], r.Prefix)
 		m.enforce()
 		if m.over[u.Session] {
@@ -362,6 +343,11 @@ func step(r *rand.Rand, rib *RIB, m *model, w world, seen *outcome) Changes {
 		return rib.Originate(m.originated)
 	}
 	u := m.randomUpdate(r, w)
+	if i := slices.IndexFunc(w.peers, func(p Peer) bool { return p.Name == u.Session }); several(u.Session) {
+		all := randomPaths(r, w, w.peers[i])
+		m.replace(u.Session, all)
+		return rib.Replace(u.Session, all)
+	}
 	m.update(u)
 	return rib.Apply(u)
 }
@@ -374,7 +360,7 @@ func TestModel(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		w := worlds()[seed%3]
 		rib := NewRIB(w.policy, w.peers)
-		m := &model{policy: w.policy, peers: w.peers, in: map[string]map[netip.Prefix]*Attrs{}, stale: map[string]map[netip.Prefix]bool{},
+		m := &model{policy: w.policy, peers: w.peers, in: map[string]map[netip.Prefix][]*Attrs{}, stale: map[string]map[netip.Prefix]bool{},
 			over: map[string]bool{}, mayBeStale: map[string]bool{}}
 		seen := newOutcome(w.peers)
 		for i := range 25 {
@@ -404,10 +390,18 @@ func compare(t *testing.T, seed uint64, rib *RIB, m *model, seen outcome) {
 	}
 	received, accepted, stale := map[string]int{}, map[string]int{}, 0
 	for prefix, candidates := range rib.Routes() {
+		had, took := map[string]bool{}, map[string]bool{}
 		for _, c := range candidates {
-			received[c.Peer.Name]++
-			accepted[c.Peer.Name] += oneIf(c.State != PathRefused)
-			stale += oneIf(c.Stale)
+			name := c.Peer.Name
+			if !had[name] {
+				received[name]++
+				stale += oneIf(c.Stale)
+			}
+			if !took[name] && c.State != PathRefused {
+				accepted[name]++
+				took[name] = true
+			}
+			had[name] = true
 			if c.Peer.Side != SideLocal && m.in[c.Peer.Name][prefix] == nil {
 				t.Fatalf("seed %d: %v of %s is not in the model", seed, prefix, c.Peer.Name)
 			}
@@ -433,48 +427,4 @@ func compare(t *testing.T, seed uint64, rib *RIB, m *model, seen outcome) {
 	if stale != 0 {
 		t.Fatalf("seed %d: %d stale routes too many", seed, stale)
 	}
-}
-
-// TestArrivalOrder: the same routes in any order, in pieces of any size, end in
-// the same RIB.
-func TestArrivalOrder(t *testing.T) {
-	for seed := range uint64(60) {
-		r := rand.New(rand.NewPCG(seed, 3))
-		w := worlds()[seed%3]
-		var updates []Update
-		for _, p := range w.peers {
-			for _, prefix := range w.prefixes {
-				updates = append(updates, Update{Session: p.Name, Announce: []Route{{prefix, randomAttrs(r, p)}}})
-			}
-		}
-		var first string
-		for range 4 {
-			rib := NewRIB(w.policy, w.peers)
-			r.Shuffle(len(updates), func(i, j int) { updates[i], updates[j] = updates[j], updates[i] })
-			for _, u := range updates {
-				rib.Apply(u)
-			}
-			got := account(rib, w.peers)
-			if first == "" {
-				first = got
-			} else if got != first {
-				t.Fatalf("seed %d:\n%s\n%s", seed, first, got)
-			}
-		}
-	}
-}
-
-func account(rib *RIB, peers []Peer) string {
-	s := ""
-	for prefix, candidates := range rib.Routes() {
-		for _, c := range candidates {
-			s += fmt.Sprintf("%v %s %+v %s %q\n", prefix, c.Peer.Name, *c.Attrs, c.State, c.Why)
-		}
-	}
-	for _, p := range peers {
-		for _, route := range rib.AdjRIBOut(p.Name) {
-			s += fmt.Sprintf("%s %v %+v\n", p.Name, route.Prefix, *route.Attrs)
-		}
-	}
-	return s
 }

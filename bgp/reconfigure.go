@@ -30,7 +30,7 @@ func (r *RIB) SetPeers(peers []Peer) Changes {
 		next[i] = p
 	}
 	for _, d := range r.batch.dirty {
-		r.removeFunc(d.entry, func(p *peer) bool { return !slices.Contains(kept, p) })
+		r.removeFunc(d.entry, func(p *path) bool { return !slices.Contains(kept, p.peer) })
 	}
 	for i, p := range next {
 		p.cfg = &peers[i]
@@ -74,7 +74,7 @@ func (r *RIB) Originate(routes []Route) Changes {
 	}
 	r.touchAll()
 	for _, d := range r.batch.dirty {
-		r.removeFunc(d.entry, func(p *peer) bool { return p == r.local })
+		r.removeFunc(d.entry, func(p *path) bool { return p.peer == r.local })
 	}
 	for _, o := range own {
 		e := r.table[o.Prefix]
@@ -111,7 +111,7 @@ func (r *RIB) reimport() {
 	for _, d := range r.batch.dirty {
 		for i := range d.entry.paths {
 			if im := importers[d.entry.paths[i].peer]; im != nil {
-				r.reimportPath(&d.entry.paths[i], im, d.prefix)
+				r.reimportPath(d.entry, i, im, d.prefix)
 			}
 		}
 	}
@@ -120,20 +120,15 @@ func (r *RIB) reimport() {
 	}
 }
 
-func (r *RIB) reimportPath(p *path, im *importer, prefix netip.Prefix) {
+func (r *RIB) reimportPath(e *entry, i int, im *importer, prefix netip.Prefix) {
+	p := &e.paths[i]
 	im.load(&p.in.Attrs)
+	_, before := e.has(p.peer)
 	was := *p
 	*p = im.path(prefix)
 	p.generation = was.generation
-	p.peer.counts.Accepted += oneIf(p.reason == "") - oneIf(was.reason == "")
+	_, after := e.has(p.peer)
+	p.peer.counts.Accepted += oneIf(after) - oneIf(before)
 	r.attrs.release(was.in)
 	r.attrs.release(was.attrs)
-}
-
-func (r *RIB) removeFunc(e *entry, which func(*peer) bool) {
-	for i := len(e.paths) - 1; i >= 0; i-- {
-		if which(e.paths[i].peer) {
-			r.remove(e, i)
-		}
-	}
 }

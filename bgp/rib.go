@@ -40,7 +40,7 @@ type peer struct {
 	update     Update // of the running batch
 }
 
-// entry is a prefix with at most one route per peer.
+// entry is a prefix with at most one route per peer, or what [RIB.Replace] has of it.
 type entry struct {
 	paths     []path  // in the order of comparePaths
 	first     [1]path // where paths begins: most prefixes have one route
@@ -56,10 +56,10 @@ type path struct {
 	generation uint32
 }
 
-// Counts are the numbers of a session's routes.
+// Counts are the numbers of a session's prefixes.
 type Counts struct {
 	Received   int // Adj-RIB-In: Accepted + Refused
-	Accepted   int
+	Accepted   int // by at least one route
 	Refused    int
 	Advertised int // Adj-RIB-Out
 }
@@ -106,6 +106,52 @@ func (r *RIB) Apply(u Update) Changes {
 		}
 	}
 	return r.settleLimits()
+}
+
+// Paths are all routes of a session to a prefix.
+type Paths struct {
+	Prefix netip.Prefix
+	Attrs  []*Attrs // none: the prefix is withdrawn
+}
+
+// Replace takes from a session that may tell several routes to a prefix, as in EVPN,
+// what it says of these prefixes now. Such a session never says anything by [RIB.Apply].
+func (r *RIB) Replace(session string, prefixes []Paths) Changes {
+	p := r.peer(session)
+	if p == nil || p.over {
+		return Changes{}
+	}
+	r.expect(len(prefixes))
+	im := importer{rib: r, peer: p}
+	defer im.close()
+	for _, x := range prefixes {
+		if x.Prefix.IsValid() && !p.over {
+			r.replace(p, x.Prefix.Masked(), &im, x.Attrs)
+		}
+	}
+	return r.settleLimits()
+}
+
+func (r *RIB) replace(p *peer, prefix netip.Prefix, im *importer, all []*Attrs) {
+	e := r.table[prefix]
+	if e == nil {
+		if len(all) == 0 {
+			return
+		}
+		e = r.newEntry(prefix)
+	}
+	r.touch(prefix, e)
+	paths := make([]path, 0, len(all))
+	for _, a := range all {
+		if im.load(a); !slices.ContainsFunc(paths, func(x path) bool { return x.in == im.in }) {
+			paths = append(paths, im.path(prefix))
+		}
+	}
+	r.removeFunc(e, func(x *path) bool { return x.peer == p })
+	for _, x := range paths {
+		r.add(e, x)
+	}
+	p.over = p.exceeds()
 }
 
 func (r *RIB) announce(p *peer, prefix netip.Prefix, im *importer, a *Attrs) {
@@ -204,9 +250,13 @@ func (r *RIB) drop(session string, which func(*path) bool) Changes {
 
 func (r *RIB) removeAll(p *peer, which func(*path) bool) {
 	for prefix, e := range r.table {
-		if i := e.find(p); i >= 0 && which(&e.paths[i]) {
-			r.touch(prefix, e)
-			r.remove(e, i)
+		gone := func(x *path) bool { return x.peer == p && which(x) }
+		for i := range e.paths {
+			if gone(&e.paths[i]) {
+				r.touch(prefix, e)
+				r.removeFunc(e, gone)
+				break
+			}
 		}
 	}
 }
@@ -277,7 +327,7 @@ func (r *RIB) Covers(session string, addr netip.Addr) bool {
 		}
 		prefix, _ := addr.Prefix(bits)
 		if e := r.table[prefix]; e != nil {
-			if i := e.find(p); i >= 0 && e.paths[i].reason == "" {
+			if _, accepted := e.has(p); accepted {
 				return true
 			}
 		}
@@ -328,18 +378,38 @@ func (e *entry) find(p *peer) int {
 	return -1
 }
 
+// has reports whether there are routes of a peer's, and accepted ones.
+func (e *entry) has(p *peer) (known, accepted bool) {
+	for i := range e.paths {
+		if e.paths[i].peer == p {
+			known, accepted = true, accepted || e.paths[i].reason == ""
+		}
+	}
+	return known, accepted
+}
+
 // add and remove keep the counts; the order is decide's.
 func (r *RIB) add(e *entry, p path) {
-	p.peer.counts.Received++
-	p.peer.counts.Accepted += oneIf(p.reason == "")
+	known, accepted := e.has(p.peer)
+	p.peer.counts.Received += oneIf(!known)
+	p.peer.counts.Accepted += oneIf(!accepted && p.reason == "")
 	e.paths = append(e.paths, p)
 }
 
 func (r *RIB) remove(e *entry, i int) {
 	p := e.paths[i]
-	p.peer.counts.Received--
-	p.peer.counts.Accepted -= oneIf(p.reason == "")
 	r.attrs.release(p.in)
 	r.attrs.release(p.attrs)
 	e.paths = slices.Delete(e.paths, i, i+1)
+	known, accepted := e.has(p.peer)
+	p.peer.counts.Received -= oneIf(!known)
+	p.peer.counts.Accepted -= oneIf(!accepted && p.reason == "")
+}
+
+func (r *RIB) removeFunc(e *entry, which func(*path) bool) {
+	for i := len(e.paths) - 1; i >= 0; i-- {
+		if which(&e.paths[i]) {
+			r.remove(e, i)
+		}
+	}
 }

@@ -26,9 +26,13 @@ func (e *Edge) carrier(s *session) *session {
 	return s
 }
 
+// pathsTold is how many routes of one neighbour to a prefix the RIB hears of at most: of more
+// than are used together, as policy may refuse some.
+const pathsTold = 4 * bgp.MaxPaths
+
 // prefixesTold brings what EVPN's table says of these prefixes to the RIBs.
 func (e *Edge) prefixesTold(prefixes []evpn.Prefix) {
-	updates := map[string]*bgp.Update{}
+	updates := map[string][]bgp.Paths{}
 	var changed []*vrf
 	shared := map[toldAttrs]*bgp.Attrs{}
 	for _, p := range prefixes {
@@ -46,23 +50,19 @@ func (e *Edge) prefixesTold(prefixes []evpn.Prefix) {
 			if c.Carrier == "" || c.Subinterface != sub.cfg.Name || c.Local.Is4() != p.Prefix.Addr().Is4() {
 				continue
 			}
-			u := updates[c.Name]
-			if u == nil {
-				u = &bgp.Update{Session: c.Name}
-				updates[c.Name] = u
+			now := bgp.Paths{Prefix: p.Prefix}
+			for _, r := range e.overlay.table.Prefix(p) {
+				if r.Session == c.Carrier && !c.TellOnly && len(now.Attrs) < pathsTold { // one that is told only now has said something before, maybe
+					now.Attrs = append(now.Attrs, attrsTold(r, shared))
+				}
 			}
-			told := e.overlay.table.Prefix(p)
-			if i := slices.IndexFunc(told, func(r *evpn.Entry) bool { return r.Session == c.Carrier }); i < 0 || c.TellOnly { // as one may be now that was not
-				u.Withdraw = append(u.Withdraw, p.Prefix)
-			} else {
-				u.Announce = append(u.Announce, bgp.Route{Prefix: p.Prefix, Attrs: attrsTold(told[i], shared)})
-			}
+			updates[c.Name] = append(updates[c.Name], now)
 		}
 	}
 	for _, v := range changed {
 		for _, c := range v.cfg.Sessions {
 			if u := updates[c.Name]; u != nil {
-				e.ribChanged(v, v.rib.Apply(*u))
+				e.ribChanged(v, v.rib.Replace(c.Name, u))
 				if s := e.sessions[c.Name]; s != nil {
 					e.watchLimit(s)
 				}

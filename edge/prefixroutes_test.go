@@ -130,6 +130,59 @@ func TestPrefixRoutes(t *testing.T) {
 	}
 }
 
+// TestPrefixRoutesAlike: of what one neighbour tells of a prefix, as one does that passes on
+// both instances' words, equal routes are used together, and those that policy refuses are in
+// nobody's way. They count as one prefix.
+func TestPrefixRoutesAlike(t *testing.T) {
+	e := newPrefixEdge(t)
+	v := e.vrfs["er1-private"]
+	const prefix, from = "10.100.0.0/16", "underlay/172.16.0.12"
+	beyond, longer := prefixTold(prefix, "172.16.0.1", 1), prefixTold(prefix, "172.16.0.15", 15)
+	beyond.Attrs.NextHop = netip.MustParseAddr("172.15.0.1") // the table has it first
+	longer.Attrs.ASPath = append(longer.Attrs.ASPath, 65000)
+	twice := prefixTold(prefix, "172.16.0.13", 13)
+	twice.RD = evpn.NewRD(netip.MustParseAddr("172.16.0.99"), 1)
+	e.tell(from, beyond, longer, prefixTold(prefix, "172.16.0.14", 14), prefixTold(prefix, "172.16.0.13", 13), twice)
+	want := []string{
+		"best shorter AS path: 1 < 2 by " + byEVPN + ": 172.16.0.13 02:00:00:00:00:0d",
+		"ecmp equal to the best by " + byEVPN + ": 172.16.0.14 02:00:00:00:00:0e",
+		"lost shorter AS path: 1 < 2 by " + byEVPN + ": 172.16.0.15 02:00:00:00:00:0f",
+		"refused " + string(bgp.ReasonVTEP) + " by " + byEVPN + ": 172.15.0.1 02:00:00:00:00:01",
+	}
+	if got := e.candidates(prefix); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if g := v.fwd.routed[netip.MustParsePrefix(prefix)]; g == nil || len(g.Members) != 2 {
+		t.Errorf("the route leads to %v", g)
+	}
+	if c := v.rib.Counts(byEVPN); c != (bgp.Counts{Received: 1, Accepted: 1}) {
+		t.Errorf("counts %+v, want one prefix", c)
+	}
+	withdraw := func(r evpn.Route, best string) {
+		t.Helper()
+		e.overlayChanged(e.overlay.table.Update(evpn.Update{Session: from, Withdraw: []evpn.Key{r.Key}}))
+		if got := e.candidates(prefix); len(got) == 0 || !strings.HasPrefix(got[0], best) {
+			t.Errorf("%q, want first %q", got, best)
+		}
+	}
+	withdraw(twice, want[0])
+	withdraw(prefixTold(prefix, "172.16.0.13", 13), "best shorter AS path: 1 < 2 by "+byEVPN+": 172.16.0.14")
+	withdraw(prefixTold(prefix, "172.16.0.14", 14), "best only route by "+byEVPN+": 172.16.0.15")
+	withdraw(longer, "refused")
+	var many []evpn.Route
+	for i := range byte(40) { // in the table's order
+		many = append(many, prefixTold("10.101.0.0/16", netip.AddrFrom4([4]byte{172, 16, 0, 100 + i}).String(), 100+i))
+	}
+	e.tell(from, many...)
+	if got := e.candidates("10.101.0.0/16"); len(got) != pathsTold || !strings.HasPrefix(got[bgp.MaxPaths-1], "ecmp") || !strings.HasPrefix(got[bgp.MaxPaths], "lost") {
+		t.Errorf("of 40 routes: %q", got)
+	}
+	e.overlayChanged(e.overlay.table.Drop(from))
+	if n := v.rib.Len(); n != 0 || len(v.fwd.routed) != 0 || len(v.fwd.adjacencies) != 0 {
+		t.Errorf("something remains: %d prefixes, routes %v, adjacencies %v", n, v.fwd.routed, v.fwd.adjacencies)
+	}
+}
+
 // TestPrefixRouteLimit: of a gateway that tells of too many prefixes none counts, until
 // there are fewer.
 func TestPrefixRouteLimit(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -111,6 +112,56 @@ func TestEVPNWithFRR(t *testing.T) {
 	if x := p.since(t, begin); x.lost > 0 {
 		t.Errorf("%v", x)
 	}
+}
+
+// TestEVPNByRouteServer: MSEEs and gateways know one EVPN neighbour alone, an FRR that passes
+// on what it hears. Of a prefix that it tells once by each instance of the gateway, or by each
+// MSEE, both ways are used.
+func TestEVPNByRouteServer(t *testing.T) {
+	const server, neighbors = "neighbors: [172.16.0.20], sessions: Disabled", "neighbors: [{address: 172.16.0.20, peerASN: 65020}]"
+	l := startLab(t, topology(t, "vxlan",
+		"neighbors: [172.16.0.12, 172.16.0.13], sessions: Disabled", server, "neighbors: [172.16.0.4, 172.16.0.5], sessions: Disabled", server,
+		"neighbors: [{address: 172.16.0.12, peerASN: 65515}, {address: 172.16.0.13, peerASN: 65515}, {address: 172.16.0.20, peerASN: 65020}]", neighbors,
+		"neighbors: [{address: 172.16.0.4, peerASN: 12076}, {address: 172.16.0.5, peerASN: 12076}]", neighbors,
+		"        - {address: 172.16.0.5, remoteAS: 12076, evpn: true}\n", `        - {address: 172.16.0.5, remoteAS: 12076, evpn: true}
+        - {address: 172.16.0.12, remoteAS: 65515, evpn: true}
+        - {address: 172.16.0.13, remoteAS: 65515, evpn: true}
+`, "expressRouteGatewayBypass: true", "expressRouteGatewayBypass: false"))
+	uses := func(node, prefix string, want ...string) {
+		t.Helper()
+		eventually(t, 30*time.Second, node+"'s ways to "+prefix, func() error {
+			rows, err := tryShow[edge.RouteStatus](l, node, "routes")
+			var got []string
+			for _, r := range rows {
+				for _, p := range r.Paths {
+					if r.Prefix.String() == prefix && p.Resolved && (p.State == bgp.PathBest || p.State == bgp.PathECMP) && strings.HasPrefix(p.Session, r.VRF+"/v5001/172.16.0.20") {
+						got = append(got, p.NextHop.String())
+					}
+				}
+			}
+			if err != nil || !slices.Equal(got, want) {
+				return fmt.Errorf("%v: by %q, want %q", err, got, want)
+			}
+			return nil
+		})
+	}
+	for _, prefix := range []string{"10.100.0.0/16", "fd00:100::/48"} {
+		uses("msee1", prefix, "172.16.0.12", "172.16.0.13")
+	}
+	for _, prefix := range []string{"10.1.0.0/16", "2001:db8:1::/48"} {
+		uses("gw0", prefix, "172.16.0.4", "172.16.0.5")
+	}
+	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
+	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)
+	p.healthy(t, 30*time.Second)
+	for _, node := range gateways {
+		if l.seenAt(500*time.Millisecond, node) == 0 {
+			t.Errorf("%s sees none of %d flows to the VM", node, probeFlows)
+		}
+	}
+	l.kill("gw0", syscall.SIGTERM)
+	uses("msee1", "10.100.0.0/16", "172.16.0.13")
+	p.healthy(t, 30*time.Second)
 }
 
 // TestEVPNPrefixesWithFRR: FRR is the other end of a connection, by EVPN alone, with an L3VNI

@@ -166,9 +166,12 @@ func (l *testLab) awaitLookup(node, want string) {
 
 // atGateways counts the packets to the VM that the gateways' namespaces see, in
 // tunnels or not.
-func (l *testLab) atGateways(during time.Duration) (n int) {
+func (l *testLab) atGateways(during time.Duration) int { return l.seenAt(during, gateways...) }
+
+// seenAt counts those that come to any of these gateways.
+func (l *testLab) seenAt(during time.Duration, nodes ...string) (n int) {
 	var captures []*capture
-	for _, node := range gateways {
+	for _, node := range nodes {
 		captures = append(captures, l.startCapture(l.ns(node), "eth1"))
 	}
 	time.Sleep(during)
