@@ -106,7 +106,10 @@ func (e *Edge) endpointUpdate(s *session, u bgp.Update) bgp.Update {
 	v.endpoints.review = append(v.endpoints.review, u.Withdraw...)
 	rest := u.Announce[:0:0]
 	for i, r := range u.Announce {
-		kind, ok := endpointKind(r)
+		kind, ok := circuit.EndpointKind(""), false
+		if r.Attrs != nil {
+			kind, ok = endpointKind(r.Prefix, r.Attrs.Communities)
+		}
 		if ok && rest == nil {
 			rest = append(make([]bgp.Route, 0, len(u.Announce)), u.Announce[:i]...)
 		}
@@ -129,12 +132,12 @@ func (e *Edge) endpointUpdate(s *session, u bgp.Update) bgp.Update {
 	return u
 }
 
-// endpointKind says whether a route is an endpoint, and of what kind.
-func endpointKind(r bgp.Route) (circuit.EndpointKind, bool) {
-	if r.Attrs == nil || !r.Prefix.IsSingleIP() || r.Prefix.Addr().Is4In6() {
+// endpointKind says whether a route with these communities is an endpoint, and of what kind.
+func endpointKind(p netip.Prefix, communities []uint32) (circuit.EndpointKind, bool) {
+	if !p.IsSingleIP() || p.Addr().Is4In6() {
 		return "", false
 	}
-	return kindOf(r.Attrs.Communities)
+	return kindOf(communities)
 }
 
 // mayTell counts one more endpoint of a session, unless it has told of too many.

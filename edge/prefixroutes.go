@@ -6,6 +6,7 @@ import (
 
 	"msee/bgp"
 	"msee/bgp/evpn"
+	"msee/circuit"
 	"msee/config"
 	"msee/dataplane/port"
 )
@@ -44,19 +45,34 @@ func (e *Edge) prefixesTold(prefixes []evpn.Prefix) {
 		if !slices.Contains(changed, v) {
 			changed = append(changed, v)
 		}
-		v.endpoints.review = append(v.endpoints.review, p.Prefix)
+		routed := len(v.rib.Explain(p.Prefix)) > 0 // and so endpoints may be in it, or not any more
 		for i := range v.cfg.Sessions {
 			c := &v.cfg.Sessions[i]
 			if c.Carrier == "" || c.Subinterface != sub.cfg.Name || c.Local.Is4() != p.Prefix.Addr().Is4() {
 				continue
 			}
 			now := bgp.Paths{Prefix: p.Prefix}
+			var endpoint *way
 			for _, r := range e.overlay.table.Prefix(p) {
-				if r.Session == c.Carrier && !c.TellOnly && len(now.Attrs) < pathsTold { // one that is told only now has said something before, maybe
+				if r.Session != c.Carrier || c.TellOnly { // one that is told only now has said something before, maybe
+					continue
+				}
+				if kind, ok := endpointKind(r.Prefix, r.Attrs.Communities); ok && r.Gateway.IsValid() && e.device.Kind == config.KindEdge {
+					if endpoint == nil {
+						endpoint = &way{session: c.Name, host: r.Gateway, kind: kind}
+					}
+				} else if len(now.Attrs) < pathsTold {
 					now.Attrs = append(now.Attrs, attrsTold(r, shared))
 				}
 			}
 			updates[c.Name] = append(updates[c.Name], now)
+			routed = routed || len(now.Attrs) > 0
+			if p.Prefix.IsSingleIP() {
+				e.setWay(v, p.Prefix.Addr(), c.Name, endpoint)
+			}
+		}
+		if routed {
+			v.endpoints.review = append(v.endpoints.review, p.Prefix)
 		}
 	}
 	for _, v := range changed {
@@ -141,6 +157,28 @@ func (e *Edge) prefixRoutes(s *subinterface, to *config.Session, routes []bgp.Ro
 	return out
 }
 
+// endpointRoutes are a gateway's endpoints as an MSEE is told them: host routes, whose host is
+// the gateway's address (RFC 9136 §3.2), with the community of their kind.
+func (e *Edge) endpointRoutes(s *subinterface, to *config.Session) (routes []evpn.Route) {
+	vni, local := s.cfg.VXLAN.VNI, s.localVTEP(to.Peer)
+	if to.TellOnly || !local.IsValid() {
+		return nil
+	}
+	shared := map[circuit.EndpointKind]*evpn.Attrs{}
+	for _, p := range s.vrf.announced {
+		if p.Addr.Is4() != to.Local.Is4() {
+			continue
+		}
+		a := shared[p.Kind]
+		if a == nil {
+			a = &evpn.Attrs{NextHop: local, Communities: kindCommunity(p.Kind), Extended: evpn.Extended{Targets: []evpn.RT{evpn.NewRT(e.device.ASN, vni)}}}
+			shared[p.Kind] = a
+		}
+		routes = append(routes, evpn.Route{Key: e.prefixKey(s, host(p.Addr)), VNI: vni, Gateway: p.Host, Attrs: a})
+	}
+	return routes
+}
+
 // prefixesFor is all that an EVPN session is told of prefixes.
 func (e *Edge) prefixesFor(session string) (routes []evpn.Route) {
 	for _, v := range e.sortedVRFs() {
@@ -148,6 +186,7 @@ func (e *Edge) prefixesFor(session string) (routes []evpn.Route) {
 			c := &v.cfg.Sessions[i]
 			if sub := v.subs[c.Subinterface]; c.Carrier == session && sub != nil {
 				routes = append(routes, e.prefixRoutes(sub, c, v.rib.AdjRIBOut(c.Name))...)
+				routes = append(routes, e.endpointRoutes(sub, c)...)
 			}
 		}
 	}

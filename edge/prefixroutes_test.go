@@ -183,6 +183,80 @@ func TestPrefixRoutesAlike(t *testing.T) {
 	}
 }
 
+// TestEndpointsByGateway: a gateway's endpoints come as host routes behind their hosts' addresses,
+// under the rules for those told inside the VNet, and are no routes.
+func TestEndpointsByGateway(t *testing.T) {
+	e := newPrefixEdge(t)
+	v := e.vrfs["er1-private"]
+	const from, other = "underlay/172.16.0.12", "underlay/172.16.0.13"
+	endpoint := func(addr, host string, kind uint32) evpn.Route {
+		r := prefixTold(addr+"/32", "172.16.0.12", 12)
+		r.Gateway, r.Attrs.Communities = netip.MustParseAddr(host), []uint32{endpointCommunity + kind}
+		return r
+	}
+	is := func(addr, want string) {
+		t.Helper()
+		e.reviewAnnounced()
+		e.want("er1-private", addr, want)
+	}
+	vm := endpoint("10.100.1.10", "10.100.255.20", 0)
+	e.tell(from, vm)
+	is("10.100.1.10", "in no prefix that its gateway announces")
+	e.tell(other, prefixTold("10.100.0.0/16", "172.16.0.13", 13))
+	is("10.100.1.10", "in no prefix that its gateway announces") // the other instance's word
+	e.tell(from, prefixTold("10.100.0.0/16", "172.16.0.12", 12))
+	is("10.100.1.10", "host 10.100.255.20")
+	e.tell(from, endpoint("10.100.1.10", "10.100.255.21", 0)) // a move
+	is("10.100.1.10", "host 10.100.255.21")
+	e.tell(other, vm)
+	is("10.100.1.10", "host 10.100.255.20") // the later word
+	e.tell(from, endpoint("10.100.1.11", "10.101.255.20", 0))
+	is("10.100.1.11", "not on the connection's GatewaySubnet")
+	e.tell(from, endpoint("10.100.1.12", "10.100.255.20", 1))
+	is("10.100.1.12", "Direct") // a peered VNet's
+	e.tell("underlay/172.16.0.20", endpoint("10.100.1.13", "10.100.255.20", 0))
+	is("10.100.1.13", "not an endpoint") // who is told only
+	if c := v.rib.Counts(byEVPN); c != (bgp.Counts{Received: 1, Accepted: 1}) || v.rib.Len() != 1 {
+		t.Errorf("counts %+v, %d prefixes, want one", c, v.rib.Len())
+	}
+
+	plain := vm
+	plain.Attrs = prefixTold("10.100.1.10/32", "172.16.0.12", 12).Attrs // an ordinary host route now
+	e.tell(from, plain)
+	e.tell(other, plain)
+	is("10.100.1.10", "not an endpoint")
+	if got := e.candidates("10.100.1.10/32"); len(got) != 2 {
+		t.Errorf("an ordinary route: %q", got)
+	}
+	e.tell(from, vm)
+	is("10.100.1.10", "host 10.100.255.20")
+	for _, s := range []string{from, other, "underlay/172.16.0.20"} {
+		e.overlayChanged(e.overlay.table.Drop(s))
+	}
+	is("10.100.1.10", "not an endpoint")
+	if n := len(v.endpoints.all); n != 0 || v.rib.Len() != 0 || e.programmed() != 0 {
+		t.Errorf("something remains: %d endpoints, %d prefixes, %d programmed", n, v.rib.Len(), e.programmed())
+	}
+}
+
+// TestEndpointsTold: a gateway tells its MSEEs of its endpoints, and hosts of none.
+func TestEndpointsTold(t *testing.T) {
+	e := newPrefixEdge(t)
+	v := e.vrfs["er1-private"]
+	v.announced = []config.Endpoint{
+		{Addr: netip.MustParseAddr("10.100.1.10"), Host: netip.MustParseAddr("10.100.255.20"), Kind: circuit.EndpointVirtualMachine},
+		{Addr: netip.MustParseAddr("fd00:100::10"), Host: netip.MustParseAddr("fd00:100:0:ff::20"), Kind: circuit.EndpointVirtualMachine}, // in a session that is not there
+	}
+	routes := e.prefixesFor("underlay/172.16.0.12")
+	if len(routes) != 1 || routes[0].Prefix.String() != "10.100.1.10/32" || routes[0].Gateway.String() != "10.100.255.20" || routes[0].VNI != testVNI ||
+		!slices.Equal(routes[0].Attrs.Communities, []uint32{endpointCommunity}) || routes[0].Attrs.NextHop.String() != "172.16.0.4" {
+		t.Errorf("an MSEE is told %+v", routes)
+	}
+	if routes := e.prefixesFor("underlay/172.16.0.20"); len(routes) != 0 {
+		t.Errorf("a host is told %+v", routes)
+	}
+}
+
 // TestPrefixRouteLimit: of a gateway that tells of too many prefixes none counts, until
 // there are fewer.
 func TestPrefixRouteLimit(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 // Endpoints at the gateway: it tells the MSEEs of them, and knows them itself before
 // anything comes for them.
 
-// announceEndpoints brings what the MSEEs were told to
-// what the configuration says now.
+// announceEndpoints brings what the MSEEs were told in sessions inside the VNet to what
+// the configuration says now; for EVPN advertiseOverlay does.
 func (e *Edge) announceEndpoints(v *vrf, was, now []config.Endpoint) {
 	for _, s := range v.cfg.Sessions {
 		if s.Carrier != "" {
@@ -27,15 +27,19 @@ func (e *Edge) announceEndpoints(v *vrf, was, now []config.Endpoint) {
 		}
 		for _, p := range now {
 			if p.Addr.Is4() == s.Peer.Is4() {
-				kind := uint32(slices.Index(circuit.EndpointKinds, p.Kind))
 				u.Announce = append(u.Announce, bgp.Route{Prefix: host(p.Addr), Attrs: &bgp.Attrs{
-					NextHop: p.Host, Origin: bgp.OriginIGP, Communities: []uint32{endpointCommunity + kind}}})
+					NextHop: p.Host, Origin: bgp.OriginIGP, Communities: kindCommunity(p.Kind)}})
 			}
 		}
 		if len(u.Withdraw)+len(u.Announce) > 0 {
 			e.speaker.Advertise(u)
 		}
 	}
+}
+
+// kindCommunity marks an endpoint of a kind.
+func kindCommunity(k circuit.EndpointKind) []uint32 {
+	return []uint32{endpointCommunity + uint32(slices.Index(circuit.EndpointKinds, k))}
 }
 
 // endpointsAsked is how many of its endpoints an instance asks for before there is

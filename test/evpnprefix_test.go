@@ -48,9 +48,12 @@ func TestEVPNAlone(t *testing.T) {
 	l := startLab(t, topology(t, "vxlan", configured["vxlan"]...), "gw0", "gw1")
 	l.exec("vm", "ip", "addr", "add", evpnHosts[1]+"/24", "dev", "eth1")
 	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
-	l.reload(msees, func(cfg map[string]any) {
-		cfg["connections"].([]any)[0].(map[string]any)["expressRouteGatewayBypass"] = false
-	})
+	bypass := func(on bool) func(map[string]any) {
+		return func(cfg map[string]any) {
+			cfg["connections"].([]any)[0].(map[string]any)["expressRouteGatewayBypass"] = on
+		}
+	}
+	l.reload(msees, bypass(false))
 	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)
 	p.healthy(t, 20*time.Second)
 	begin := p.now()
@@ -127,6 +130,17 @@ func TestEVPNAlone(t *testing.T) {
 			return nil
 		})
 	}
+
+	// The gateways' endpoints come that way as well.
+	l.reload(msees, bypass(true))
+	for _, node := range msees {
+		l.awaitLookup(node, "hit: host 10.100.255.20")
+	}
+	if n := l.atGateways(300 * time.Millisecond); n != 0 {
+		t.Errorf("with FastPath the gateways saw %d packets to the VM", n)
+	}
+	l.reload(msees, bypass(false))
+	lost("FastPath to the gateways' endpoints, on and off")
 
 	// A host hears the reverse way from both MSEEs, one that is not named hears nothing.
 	for i, peer := range []string{"172.16.0.4", "172.16.0.5"} {
