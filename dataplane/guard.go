@@ -3,8 +3,6 @@ package dataplane
 import (
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"msee/bfd"
 	"msee/dataplane/guard"
 )
@@ -67,12 +65,4 @@ func (e *Engine) Loans() (threads, process uint64) {
 		return 0, 0
 	}
 	return e.guard.Loans()
-}
-
-// ordinary gives precedence back.
-func (t *thread) ordinary() {
-	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: priority, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
-	if err := unix.SchedSetAttr(0, &attr, 0); err != nil { // 0: this thread
-		t.engine.log.Warn("lower priority of forwarding thread", "err", err)
-	}
 }
