@@ -31,8 +31,9 @@ type vrf struct {
 	rib       *bgp.RIB
 	fwd       *forwarding
 	endpoints *endpoints
-	gateway   *gateway          // nil on an MSEE
-	announced []config.Endpoint // to the MSEEs, by a gateway
+	gateway   *gateway                // nil on an MSEE
+	announced []config.Endpoint       // to the MSEEs, by a gateway
+	heardOf   map[netip.Addr]struct{} // of a gateway: what hosts tell by EVPN, for stations
 	audit     AuditStatus
 	repair    repair
 	daemon    *bfdDaemon    // nil: no BFD daemon is looked for

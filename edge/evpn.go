@@ -108,14 +108,19 @@ func (s *subinterface) replace(macs map[port.MAC]bool) {
 
 // hostTold takes what the table says of an address: an endpoint, unless it is on the
 // network's own subnet, where the kernel's neighbors are, or a link's own, which nobody
-// forwards to (RFC 4291 §2.5.6).
+// forwards to (RFC 4291 §2.5.6). To a gateway it is one that FastPath may go past it to.
 func (e *Edge) hostTold(h evpn.Host) {
 	s := e.overlay.networks[h.VNI]
-	if s == nil || e.device.Kind != config.KindEdge || h.Addr.IsLinkLocalUnicast() || subnetOf(s.cfg.Addresses, h.Addr) {
+	if s == nil || h.Addr.IsLinkLocalUnicast() || subnetOf(s.cfg.Addresses, h.Addr) {
+		return
+	}
+	r := e.overlay.table.Host(h)
+	if e.device.Kind != config.KindEdge {
+		e.stationTold(s.vrf, h.Addr, r != nil)
 		return
 	}
 	var w *way
-	if r := e.overlay.table.Host(h); r != nil {
+	if r != nil {
 		w = &way{session: s.cfg.Name, host: r.Attrs.NextHop, mac: port.MAC(r.Destination(h.VNI)), kind: circuit.EndpointVirtualMachine}
 		if kind, ok := kindOf(r.Attrs.Communities); ok {
 			w.kind = kind

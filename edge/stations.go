@@ -48,14 +48,52 @@ func kindCommunity(k circuit.EndpointKind) []uint32 {
 const endpointsAsked = 256
 
 // stations yields the endpoints of a gateway's VRF as neighbors in the VNet, the first
-// endpointsAsked of them. While FastPath is on nothing comes for them, and when it is
-// switched off all does at once.
+// endpointsAsked of its own and of what it was told first. While FastPath is on nothing
+// comes for them, and when it is switched off all does at once.
 func (v *vrf) stations(yield func(hop) bool) {
-	for _, p := range v.announced[:min(len(v.announced), endpointsAsked)] {
-		for _, s := range v.subs {
-			if s.cfg.Side == config.SideVNet && subnetOf(s.cfg.Addresses, p.Addr) && !yield(hop{sub: s, addr: p.Addr}) {
-				return
-			}
+	left := endpointsAsked
+	next := func(a netip.Addr) bool {
+		s := v.inVNet(a)
+		left--
+		return left >= 0 && (s == nil || yield(hop{sub: s, addr: a}))
+	}
+	for _, p := range v.announced {
+		if !next(p.Addr) {
+			return
+		}
+	}
+	for a := range v.heardOf {
+		if !next(a) {
+			return
+		}
+	}
+}
+
+// inVNet is the subinterface of the VNet's subnet that an address is in, nil if it is in none.
+func (v *vrf) inVNet(a netip.Addr) *subinterface {
+	for _, s := range v.subs {
+		if s.cfg.Side == config.SideVNet && subnetOf(s.cfg.Addresses, a) {
+			return s
+		}
+	}
+	return nil
+}
+
+// stationTold notes that hosts tell of an address by EVPN, or do no more, if it is in the
+// gateway's VNet and among the first.
+func (e *Edge) stationTold(v *vrf, a netip.Addr, there bool) {
+	_, known := v.heardOf[a]
+	switch s := v.inVNet(a); {
+	case !there:
+		delete(v.heardOf, a)
+	case known, s == nil, len(v.heardOf) >= endpointsAsked:
+	default:
+		if v.heardOf == nil {
+			v.heardOf = map[netip.Addr]struct{}{}
+		}
+		v.heardOf[a] = struct{}{}
+		if h := (hop{sub: s, addr: a}); !h.silent(e.maintenance) {
+			e.asking[h] = true
 		}
 	}
 }

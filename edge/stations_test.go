@@ -44,3 +44,43 @@ func TestStations(t *testing.T) {
 		t.Errorf("asks for %d endpoints, want %d: two of the first %d are not in the VNet", n, endpointsAsked-2, endpointsAsked)
 	}
 }
+
+// TestStationsTold: a gateway asks for what hosts tell by EVPN of its VNet, at once and as
+// long as they do.
+func TestStationsTold(t *testing.T) {
+	e := newOverlayEdge(t)
+	v := e.vrfs["er1-private"]
+	e.device.Kind, e.asking = config.KindGateway, map[hop]bool{}
+	vnet := &subinterface{vrf: v, cfg: config.Subinterface{Side: config.SideVNet, Addresses: []netip.Prefix{netip.MustParsePrefix("10.100.0.1/16")}}}
+	v.subs["vnet"] = vnet
+	vm := hop{sub: vnet, addr: netip.MustParseAddr("10.100.1.10")}
+	e.tell("h20", toldOf("172.16.0.20", "10.100.1.10", 1, 0), toldOf("172.16.0.20", "10.101.1.10", 1, 0), toldOf("172.16.0.20", "10.100.255.20", 1, 0))
+	e.tell("h21", toldOf("172.16.0.21", "10.100.1.10", 1, 1))
+	is := func(what string, want bool) {
+		t.Helper()
+		n := 0
+		for h := range v.stations {
+			if n++; h != vm {
+				t.Errorf("%s: asks for %v", what, h)
+			}
+		}
+		if n != boolToInt(want) {
+			t.Errorf("%s: asks for %d, want %v", what, n, want)
+		}
+	}
+	if is("told", true); !e.asking[vm] {
+		t.Error("it waits with that")
+	}
+	e.overlayChanged(e.overlay.table.Drop("h21"))
+	is("told by one host", true)
+	e.overlayChanged(e.overlay.table.Drop("h20"))
+	is("told by none", false)
+	for i := range byte(200) {
+		for j := range byte(2) {
+			e.tell("h20", toldOf("172.16.0.20", netip.AddrFrom4([4]byte{10, 100, j, i}).String(), 1, 0))
+		}
+	}
+	if n := len(v.heardOf); n != endpointsAsked {
+		t.Errorf("of 400 it keeps %d", n)
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +24,7 @@ func TestToggleFastPath(t *testing.T) {
 
 func testToggleFastPath(t *testing.T, of string) {
 	const toggles = 10
-	l := startLab(t, topology(t, of, append(slices.Clone(configured[of]), ofSKU, ofSKU+boundless)...), "gw0", "gw1")
+	l := startLab(t, topology(t, of, ofSKU, ofSKU+boundless), "gw0", "gw1")
 	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
 	for _, gw := range gateways {
 		eventually(t, 30*time.Second, gw+" knows the VM before anything comes for it", func() error { return l.knowsVM(gw) })

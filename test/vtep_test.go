@@ -5,13 +5,26 @@ import (
 	"time"
 )
 
+// tellsItsOwn keeps the FRR of topology vxlan from passing on what it hears.
+const tellsItsOwn = `    frrConfig: | # it passes on nobody's words
+      bgp as-path access-list own permit ^$
+      route-map own permit 10
+       match as-path own
+      router bgp 65020
+       address-family l2vpn evpn
+        neighbor 172.16.0.4 route-map own out
+        neighbor 172.16.0.5 route-map own out
+        neighbor 172.16.0.12 route-map own out
+        neighbor 172.16.0.13 route-map own out
+`
+
 // configured makes topology vxlan one without EVPN: other ends of tunnels and endpoints are
 // configured, and the VM's host is a kernel alone. Of another topology it changes nothing.
 var configured = map[string][]string{"vxlan": {
 	"prefixRoutes: {neighbors: [172.16.0.12, 172.16.0.13], sessions: Disabled}", "remoteVteps: [172.16.0.12, 172.16.0.13, 172.16.0.20]",
 	"prefixRoutes: {neighbors: [172.16.0.4, 172.16.0.5], sessions: Disabled}", "remoteVteps: [172.16.0.4, 172.16.0.5, 172.16.0.20]",
 	"evpn: {neighbors: [{address: 172.16.0.12, peerASN: 65515}, {address: 172.16.0.13, peerASN: 65515}, {address: 172.16.0.20, peerASN: 65020}]}", "",
-	"evpn: {neighbors: [{address: 172.16.0.4, peerASN: 12076}, {address: 172.16.0.5, peerASN: 12076}]}", "",
+	"evpn: {neighbors: [{address: 172.16.0.4, peerASN: 12076}, {address: 172.16.0.5, peerASN: 12076}, {address: 172.16.0.20, peerASN: 65020}]}", "",
 	"port: vnet}\n", `port: vnet}
       endpoints:
         - {address: 10.100.1.10, host: 10.100.255.20}
@@ -29,7 +42,9 @@ var configured = map[string][]string{"vxlan": {
       neighbors:
         - {address: 172.16.0.4, remoteAS: 12076, evpn: true}
         - {address: 172.16.0.5, remoteAS: 12076, evpn: true}
-`, "",
+        - {address: 172.16.0.12, remoteAS: 65515, evpn: true}
+        - {address: 172.16.0.13, remoteAS: 65515, evpn: true}
+` + tellsItsOwn, "",
 }}
 
 // TestVTEPsReloaded: remote ends of tunnels that come and go by reload cost those that
