@@ -24,6 +24,7 @@ import (
 // had none when the sender was opened.
 type burstSender struct {
 	frames  *ebpf.Map // one value: the slots, and the packet
+	device  *ebpf.Map // holds the device's index, and nothing when it is gone
 	program *ebpf.Program
 	mem     []byte // the value
 	run     progRun
@@ -54,9 +55,12 @@ const (
 	// that is down has in place of none.
 	netXmitDrop, netXmitCN = 1, 2
 
-	// otherNamespace is the program's result if the caller is not in the device's namespace,
-	// where the device's index may be another's.
-	otherNamespace = 1
+	// burstIndex is where on the program's stack it keeps the device's index.
+	burstIndex = -8
+
+	// notThere is the program's result if the device is gone, or not in the caller's namespace:
+	// its index may be another's there.
+	notThere = 1
 )
 
 // progRun is union bpf_attr of BPF_PROG_RUN.
@@ -99,11 +103,17 @@ func openBurst(ifindex int) (_ *burstSender, err error) {
 	if c.mem, err = unix.Mmap(c.frames.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		return nil, fmt.Errorf("map frames: %w", err)
 	}
+	if c.device, err = ebpf.NewMap(&ebpf.MapSpec{Name: "msee_device", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: 1}); err != nil {
+		return nil, err
+	}
+	if err = c.device.Put(uint32(0), uint32(ifindex)); err != nil {
+		return nil, fmt.Errorf("note device: %w", err)
+	}
 	cookie, err := namespaceCookie()
 	if err != nil {
 		return nil, err
 	}
-	if c.program, err = loadBurst(ifindex, cookie, c.frames); err != nil {
+	if c.program, err = loadBurst(cookie, c.device, c.frames); err != nil {
 		return nil, fmt.Errorf("load program: %w", err)
 	}
 	packet := &c.mem[packetAt] // zeros, which the first frame overwrites
@@ -126,13 +136,21 @@ func namespaceCookie() (uint64, error) {
 }
 
 // loadBurst loads the program: R6 is the packet, R7 the slot, R8 counts, R9 is the
-// packet's length.
-func loadBurst(ifindex int, cookie uint64, frames *ebpf.Map) (*ebpf.Program, error) {
+// packet's length. On the stack is the device's index.
+func loadBurst(cookie uint64, device, frames *ebpf.Map) (*ebpf.Program, error) {
 	return ebpf.NewProgram(&ebpf.ProgramSpec{Name: "msee_burst", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.FnGetNetnsCookie.Call(),
 		asm.LoadImm(asm.R1, int64(cookie), asm.DWord),
-		asm.JNE.Reg(asm.R0, asm.R1, "elsewhere"),
+		asm.JNE.Reg(asm.R0, asm.R1, "not there"),
+		asm.StoreImm(asm.RFP, burstIndex, 0, asm.Word), // the key
+		asm.LoadMapPtr(asm.R1, device.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, burstIndex),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "not there"),
+		asm.LoadMem(asm.R1, asm.R0, 0, asm.Word),
+		asm.StoreMem(asm.RFP, burstIndex, asm.R1, asm.Word),
 		asm.LoadMapValue(asm.R7, frames.FD(), markAt),
 		asm.LoadMem(asm.R1, asm.R7, 0, asm.Word),
 		asm.StoreMem(asm.R6, skbMark, asm.R1, asm.Word),
@@ -161,7 +179,7 @@ func loadBurst(ifindex int, cookie uint64, frames *ebpf.Map) (*ebpf.Program, err
 		asm.FnSkbStoreBytes.Call(),
 		asm.JNE.Imm(asm.R0, 0, "sent"),
 		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Imm(asm.R2, int32(ifindex)),
+		asm.LoadMem(asm.R2, asm.RFP, burstIndex, asm.Word),
 		asm.Mov.Imm(asm.R3, 0),
 		asm.FnCloneRedirect.Call(),
 
@@ -171,7 +189,7 @@ func loadBurst(ifindex int, cookie uint64, frames *ebpf.Map) (*ebpf.Program, err
 		asm.JNE.Imm(asm.R8, 0, "next"),
 		asm.Mov.Imm(asm.R0, 0).WithSymbol("done"),
 		asm.Return(),
-		asm.Mov.Imm(asm.R0, otherNamespace).WithSymbol("elsewhere"),
+		asm.Mov.Imm(asm.R0, notThere).WithSymbol("not there"),
 		asm.Return(),
 	}})
 }
@@ -239,8 +257,8 @@ func (c *burstSender) close() error {
 	if c.program != nil {
 		errs = append(errs, c.program.Close())
 	}
-	if c.frames != nil {
-		errs = append(errs, c.frames.Close())
+	for _, m := range []*ebpf.Map{c.frames, c.device} {
+		errs = append(errs, m.Close()) // of nil, nothing
 	}
 	return errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 
@@ -178,6 +179,45 @@ func TestBurstDeviceDown(t *testing.T) {
 	if got, want := arrived(t, far, 10), []int{10, 11, 12, 13, 14, 15, 16, 17, 18, 19}; !slices.Equal(got, want) {
 		t.Errorf("frames %v arrived, want %v", got, want)
 	}
+}
+
+// TestBurstDeviceGone: when the device is removed nothing leaves, not even by another one that
+// has got its index, as one may that comes from another namespace.
+func TestBurstDeviceGone(t *testing.T) {
+	ns, p, s, _ := burstPort(t)
+	in(t, ns, func() error {
+		dev, err := netlink.LinkByIndex(p.ifindex)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkDel(dev); err != nil {
+			return err
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.Index = "dev1", p.ifindex
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far1"}); err != nil {
+			return err
+		}
+		for _, dev := range []string{"dev1", "far1"} {
+			os.WriteFile("/proc/sys/net/ipv6/conf/"+dev+"/disable_ipv6", []byte("1"), 0) // it would send of its own
+			if err := setUp(dev, true); err != nil {
+				return err
+			}
+		}
+		for range 2 {
+			if n, err := s.Send(burstOf(0)); n != 0 || !errors.Is(err, unix.ENXIO) {
+				t.Errorf("%d left, %v", n, err)
+			}
+		}
+		dev, err = netlink.LinkByIndex(p.ifindex)
+		if err != nil {
+			return err
+		}
+		if a := dev.Attrs(); a.Name != "dev1" || a.Statistics.TxPackets != 0 {
+			t.Errorf("%s got %d frames of ours", a.Name, a.Statistics.TxPackets)
+		}
+		return nil
+	})
 }
 
 // burstOf is ten frames, numbered.
