@@ -3,6 +3,8 @@ package bgp
 import (
 	"encoding/binary"
 	"net/netip"
+	"reflect"
+	"slices"
 
 	"msee/bgp/evpn"
 )
@@ -31,7 +33,9 @@ type Peer struct {
 	// Underlay, of a peer whose routes come by EVPN, is our end of its tunnels with
 	// the subnet of the others: a next hop with a MAC is one of these. Addr is the
 	// neighbour that tells them, Local our address inside.
-	Underlay   netip.Prefix
+	Underlay netip.Prefix
+	// Beyond are prefixes in which others of them are, beyond routers of the underlay's.
+	Beyond     []netip.Prefix
 	RouterID   netip.Addr // ours
 	Connection string     // "" unless the session belongs to one
 	Weight     int        // routingWeight of the connection
@@ -57,7 +61,7 @@ func (p *Peer) refusesNextHop(hop netip.Addr, mac evpn.MAC) Reason {
 	switch {
 	case tunnel && hop == p.Underlay.Addr():
 		return ReasonNextHopOurs
-	case tunnel && p.Underlay.IsValid() && isHost(p.Underlay.Masked(), hop):
+	case tunnel && p.Underlay.IsValid() && p.isVTEP(hop):
 		return ""
 	case tunnel:
 		return ReasonVTEP
@@ -68,6 +72,17 @@ func (p *Peer) refusesNextHop(hop netip.Addr, mac evpn.MAC) Reason {
 	}
 	return ReasonNextHop
 }
+
+// isVTEP reports whether there is a way to that end of a tunnel.
+func (p *Peer) isVTEP(hop netip.Addr) bool {
+	if subnet := p.Underlay.Masked(); subnet.Contains(hop) {
+		return isHost(subnet, hop)
+	}
+	return slices.ContainsFunc(p.Beyond, func(b netip.Prefix) bool { return b.Contains(hop) })
+}
+
+// equal reports whether p and q are alike in all.
+func (p *Peer) equal(q *Peer) bool { return reflect.DeepEqual(p, q) }
 
 // isHost reports whether addr is in subnet and not its network or broadcast
 // address, which no neighbour resolves.

@@ -11,7 +11,7 @@ import (
 // routes already there. Adj-RIBs-Out go by name: that of a new name is among
 // the changes as a whole, that of a name that is gone is forgotten.
 func (r *RIB) SetPeers(peers []Peer) Changes {
-	if slices.EqualFunc(r.peers, peers, func(p *peer, cfg Peer) bool { return *p.cfg == cfg }) {
+	if slices.EqualFunc(r.peers, peers, func(p *peer, cfg Peer) bool { return p.cfg.equal(&cfg) }) {
 		return Changes{}
 	}
 	r.touchAll()

@@ -52,6 +52,18 @@ func CheckUnicast(p netip.Prefix) *Violation {
 	return nil
 }
 
+// CheckUnderlayRoute checks that p, of any length, holds nothing but what a tunnel may lead to,
+// or is a default route.
+func CheckUnderlayRoute(p netip.Prefix) *Violation {
+	if p != p.Masked() {
+		return &Violation{"host bits set", "the base address, " + p.Masked().String()}
+	}
+	if p.Bits() == 0 {
+		return nil
+	}
+	return CheckUnicast(p)
+}
+
 // CheckPublic checks that p is public address space, as Microsoft peering
 // demands.
 func CheckPublic(p netip.Prefix) *Violation {

@@ -216,6 +216,7 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("Underlay", x.Underlay)
 		f.add("LocalVTEPs", x.Local)
 		f.addList("RemoteVTEPs", len(x.Remote), x.Remote)
+		f.addList("UnderlayRoutes", len(x.Routes), x.Routes)
 		pair := s.Pair
 		if pair == nil {
 			pair = &Pair{}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -12,10 +13,20 @@ import (
 // VXLAN is the network of a subinterface that is on no link.
 type VXLAN struct {
 	VNI      uint32
-	Underlay string       // name of the subinterface that it runs over, in the VRF UnderlayVRF
-	Local    []netip.Addr // where our ends of its tunnels are, at most one per family
-	Remote   []netip.Addr // where all the other ends are, sorted
+	Underlay string          // name of the subinterface that it runs over, in the VRF UnderlayVRF
+	Local    []netip.Addr    // where our ends of its tunnels are, at most one per family
+	Remote   []netip.Addr    // where all the other ends are, sorted
+	Routes   []UnderlayRoute `json:",omitempty"` // the longest first
 }
+
+// UnderlayRoute leads to other ends that are on no subnet of the underlay's, by a router
+// that is.
+type UnderlayRoute struct {
+	Prefix  netip.Prefix
+	NextHop netip.Addr
+}
+
+func (r UnderlayRoute) String() string { return r.Prefix.String() + " via " + r.NextHop.String() }
 
 // UnderlayVRF is the name of the VRF that tunnels run in.
 const UnderlayVRF = "underlay"
@@ -36,6 +47,8 @@ type underlaySpec struct {
 	addresses []netip.Prefix
 	mtu       int
 	neighbors []evpnNeighbor
+	routes    []UnderlayRoute
+	paths     []string // of the routes
 	path      string
 }
 
@@ -69,6 +82,11 @@ func (r *reader) underlay(o *object, base bfdKeys) *underlaySpec {
 	if n := int(value(s, "mtu", optional, number, check)); n != 0 {
 		u.mtu = n
 	}
+	s.objects("routes", optional, func(o *object) {
+		to := value(o, "addressPrefix", required, prefix, circuit.CheckUnderlayRoute)
+		u.routes = append(u.routes, UnderlayRoute{to, value(o, "nextHopIpAddress", required, address, checkHost)})
+		u.paths = append(u.paths, o.path)
+	})
 	if x, ok := s.section("evpn", optional, "neighbors"); ok {
 		x.objects("neighbors", required, func(o *object) {
 			n := evpnNeighbor{path: o.path, address: value(o, "address", required, address, checkHost)}
@@ -158,8 +176,20 @@ func (r *reader) checkUnderlay(u *underlaySpec, asn uint32, ports []portSpec, co
 			}
 		}
 		seen := registry{}
+		for i, x := range u.routes {
+			r.checkOnUnderlay(u, x.NextHop, u.paths[i]+".nextHopIpAddress")
+			if x.Prefix.IsValid() {
+				r.unique(seen, x.Prefix.String(), u.paths[i]+".addressPrefix", "route")
+			}
+			if slices.ContainsFunc(u.addresses, func(p netip.Prefix) bool { return p.Contains(x.Prefix.Addr()) && p.Bits() <= x.Prefix.Bits() }) {
+				r.fault(u.paths[i]+".addressPrefix", x.Prefix.String(), "in a subnet of the underlay", "what is beyond")
+			}
+			if x.Prefix.IsValid() && x.NextHop.IsValid() && x.Prefix.Addr().Is4() != x.NextHop.Is4() {
+				r.fault(u.paths[i]+".nextHopIpAddress", x.NextHop.String(), "of another family than its prefix", "an address of that one")
+			}
+		}
 		for _, n := range u.neighbors {
-			r.checkRemoteVTEP(u, n.address, n.path+".address")
+			r.checkOnUnderlay(u, n.address, n.path+".address")
 			if n.address.IsValid() {
 				r.unique(seen, n.address.String(), n.path+".address", "neighbor")
 			}
@@ -200,7 +230,14 @@ func (r *reader) checkUnderlay(u *underlaySpec, asn uint32, ports []portSpec, co
 	}
 }
 
+// checkRemoteVTEP checks that a is on the underlay, or beyond a router.
 func (r *reader) checkRemoteVTEP(u *underlaySpec, a netip.Addr, path string) {
+	if !slices.ContainsFunc(u.routes, func(x UnderlayRoute) bool { return x.Prefix.Contains(a) }) {
+		r.checkOnUnderlay(u, a, path)
+	}
+}
+
+func (r *reader) checkOnUnderlay(u *underlaySpec, a netip.Addr, path string) {
 	if !a.IsValid() || slices.Contains(u.addresses, netip.Prefix{}) {
 		return // refused by themselves
 	}
@@ -279,6 +316,9 @@ func (c *connectionSpec) subinterface(u *underlaySpec) Subinterface {
 	}
 	slices.SortFunc(x.Local, netip.Addr.Compare)
 	slices.SortFunc(x.Remote, netip.Addr.Compare)
+	x.Routes = slices.SortedFunc(slices.Values(u.routes), func(a, b UnderlayRoute) int {
+		return cmp.Or(cmp.Compare(b.Prefix.Bits(), a.Prefix.Bits()), a.Prefix.Addr().Compare(b.Prefix.Addr()))
+	})
 	inner := c.mtu
 	ends := slices.Clone(x.Remote)
 	for _, n := range u.neighbors { // what they tell of is of their family

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -88,6 +89,42 @@ func TestVXLANRefused(t *testing.T) {
 	} {
 		text := strings.Replace(vxlanEdge, c.old, c.new, 1)
 		if _, err := Parse("f", []byte(text)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+// TestUnderlayRoutes: other ends may be beyond routers of the underlay.
+func TestUnderlayRoutes(t *testing.T) {
+	const from = `"fd01::1/64"]}`
+	const to = `"fd01::1/64"], routes: [{addressPrefix: 172.16.0.0/12, nextHopIpAddress: 172.16.0.2}, {addressPrefix: 172.17.0.0/16, nextHopIpAddress: 172.16.0.3}]}`
+	text := strings.Replace(vxlanEdge, from, to, 1)
+	text = strings.Replace(text, "remoteVteps: [172.16.0.12,", "remoteVteps: [172.17.0.12,", 1)
+	d, err := Parse("f", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(d.VRFs[0].Subinterfaces[0].VXLAN.Routes); got != "[172.17.0.0/16 via 172.16.0.3 172.16.0.0/12 via 172.16.0.2]" {
+		t.Errorf("routes %s, want the longest first", got)
+	}
+	other, err := Parse("f", []byte(strings.Replace(text, "172.16.0.3}", "172.16.0.2}", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := Diff(d, other); len(c) != 1 || !strings.Contains(c[0].String(), "UnderlayRoutes") {
+		t.Errorf("another next hop: %v", c)
+	}
+	for _, c := range []struct{ name, old, new, want string }{
+		{"no router", "nextHopIpAddress: 172.16.0.3", "nextHopIpAddress: 172.18.0.3", "not on the underlay"},
+		{"ourselves", "nextHopIpAddress: 172.16.0.3", "nextHopIpAddress: 172.16.0.1", "our own end"},
+		{"another family", "nextHopIpAddress: 172.16.0.3", "nextHopIpAddress: fd01::3", "another family"},
+		{"host bits", "172.17.0.0/16", "172.17.0.1/16", "host bits"},
+		{"a subnet", "172.17.0.0/16", "172.16.0.128/25", "in a subnet of the underlay"},
+		{"groups", "172.17.0.0/16", "224.0.0.0/4", "not a unicast prefix"},
+		{"twice", "172.17.0.0/16", "172.16.0.0/12", "route"},
+		{"elsewhere", "172.17.0.12", "172.48.0.12", "not on the underlay"},
+	} {
+		if _, err := Parse("f", []byte(strings.Replace(text, c.old, c.new, 1))); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}

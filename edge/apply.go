@@ -464,7 +464,8 @@ func (e *Edge) peers(c config.VRF) []bgp.Peer {
 			continue // its routes are none of the RIB's
 		}
 		p := bgp.Peer{Name: s.Name, AS: s.PeerAS, Local: s.Local, Addr: s.Peer, RouterID: e.device.RouterID,
-			Connection: s.Connection, Weight: s.Weight, Side: bgp.SideCustomer, Subnet: subnet(c, s), Underlay: e.underlayOf(c, s), MaxPrefixes: s.MaxPrefixes}
+			Connection: s.Connection, Weight: s.Weight, Side: bgp.SideCustomer, Subnet: subnet(c, s), MaxPrefixes: s.MaxPrefixes}
+		p.Underlay, p.Beyond = e.underlayOf(c, s)
 		if s.Side == config.SideMicrosoft {
 			p.Side = bgp.SideMicrosoft
 		}

@@ -193,21 +193,24 @@ func (e *Edge) prefixesFor(session string) (routes []evpn.Route) {
 	return routes
 }
 
-// underlayOf is our end of the tunnels that a peer's routes lead into, with its subnet; invalid
-// if they come by no EVPN session.
-func (e *Edge) underlayOf(c config.VRF, s config.Session) netip.Prefix {
+// underlayOf is our end of the tunnels that a peer's routes lead into, with its subnet, and
+// what is beyond its routers; invalid if they come by no EVPN session.
+func (e *Edge) underlayOf(c config.VRF, s config.Session) (own netip.Prefix, beyond []netip.Prefix) {
 	i := slices.IndexFunc(c.Subinterfaces, func(x config.Subinterface) bool { return x.Name == s.Subinterface })
 	if s.Carrier == "" || i < 0 || c.Subinterfaces[i].VXLAN == nil {
-		return netip.Prefix{}
+		return own, nil
+	}
+	for _, r := range c.Subinterfaces[i].VXLAN.Routes {
+		beyond = append(beyond, r.Prefix)
 	}
 	if on := e.vrfs[config.UnderlayVRF].subs[c.Subinterfaces[i].VXLAN.Underlay]; on != nil {
 		for _, p := range on.cfg.Addresses {
 			if p.Contains(s.Peer) {
-				return p
+				own = p
 			}
 		}
 	}
-	return netip.Prefix{}
+	return own, beyond
 }
 
 // hopOf is the neighbor that a next hop of the RIB's is.

@@ -130,6 +130,43 @@ func TestPrefixRoutes(t *testing.T) {
 	}
 }
 
+// TestBeyondRouter: a VTEP that an underlay's route has is reached by that router, and another
+// is as unknown as before.
+func TestBeyondRouter(t *testing.T) {
+	e := newPrefixEdge(t)
+	v := e.vrfs["er1-private"]
+	s := v.subs["core.er1-private"]
+	router := netip.MustParseAddr("172.16.0.1")
+	s.cfg.VXLAN.Routes = []config.UnderlayRoute{{Prefix: netip.MustParsePrefix("172.17.0.0/16"), NextHop: router}}
+	v.rib.SetPeers(e.peers(v.cfg))
+	e.tell("underlay/172.16.0.12", prefixTold("10.100.0.0/16", "172.17.0.12", 12), prefixTold("10.101.0.0/16", "172.18.0.12", 12),
+		prefixTold("10.102.0.0/16", "172.16.0.12", 12), toldOf("172.17.0.20", "10.100.1.10", 1, 0))
+	for prefix, want := range map[string]string{
+		"10.100.0.0/16": "best only route by " + byEVPN + ": 172.17.0.12 02:00:00:00:00:0c",
+		"10.101.0.0/16": "refused " + string(bgp.ReasonVTEP) + " by " + byEVPN + ": 172.18.0.12 02:00:00:00:00:0c",
+		"10.102.0.0/16": "best only route by " + byEVPN + ": 172.16.0.12 02:00:00:00:00:0c",
+	} {
+		if got := e.candidates(prefix); len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %q, want %q", prefix, got, want)
+		}
+	}
+	underlay := e.vrfs[config.UnderlayVRF]
+	at := hop{sub: underlay.subs["core"], addr: router}
+	for _, vtep := range []string{"172.17.0.12", "172.17.0.20"} {
+		x := s.dp.Tunnel.VTEP(netip.MustParseAddr(vtep))
+		if x == nil || underlay.fwd.adjacencies[at] == nil || x.Via != underlay.fwd.adjacencies[at].Adjacency {
+			t.Errorf("%s: %+v, want it by %v", vtep, x, at)
+		}
+	}
+	if x := s.dp.Tunnel.VTEP(netip.MustParseAddr("172.18.0.12")); x != nil {
+		t.Errorf("a VTEP without a way: %+v", x)
+	}
+	e.overlayChanged(e.overlay.table.Drop("underlay/172.16.0.12"))
+	if len(underlay.fwd.adjacencies) != 0 {
+		t.Errorf("adjacencies remain: %v", underlay.fwd.adjacencies)
+	}
+}
+
 // TestPrefixRoutesAlike: of what one neighbour tells of a prefix, as one does that passes on
 // both instances' words, equal routes are used together, and those that policy refuses are in
 // nobody's way. They count as one prefix.

@@ -58,10 +58,10 @@ func (e *Edge) setVTEPs(s *subinterface) {
 	was := s.tunnel.via
 	s.tunnel.via = nil
 	for _, addr := range union(s.cfg.VXLAN.Remote, all) {
-		if !remoteEnd(on.cfg.Addresses, addr) {
+		h, ok := s.via(on, addr)
+		if !ok {
 			continue // told
 		}
-		h := hop{sub: on, addr: addr}
 		a := underlay.fwd.adjacency(h)
 		a.users++
 		s.tunnel.via = append(s.tunnel.via, h)
@@ -80,6 +80,19 @@ func (e *Edge) setVTEPs(s *subinterface) {
 	leave(was)
 	s.dp.Tunnel.SetVTEPs(vteps, flooded)
 	s.place()
+}
+
+// via is the neighbor on the underlay that leads to another end of the tunnels: that end,
+// or the router that it is beyond.
+func (s *subinterface) via(on *subinterface, a netip.Addr) (h hop, ok bool) {
+	if subnetOf(on.cfg.Addresses, a) {
+		return hop{sub: on, addr: a}, remoteEnd(on.cfg.Addresses, a)
+	}
+	i := slices.IndexFunc(s.cfg.VXLAN.Routes, func(r config.UnderlayRoute) bool { return r.Prefix.Contains(a) })
+	if i < 0 {
+		return hop{}, false
+	}
+	return hop{sub: on, addr: s.cfg.VXLAN.Routes[i].NextHop}, true
 }
 
 // remoteEnd reports whether an address can be another's end of a tunnel on an underlay of

@@ -47,6 +47,74 @@ var configured = map[string][]string{"vxlan": {
 ` + tellsItsOwn, "",
 }}
 
+// TestVTEPBehindRouter: the VM's host is in another subnet than MSEEs and gateways, and a leaf
+// that routes between the two passes on what each tells by EVPN. FastPath leads to the host
+// by the leaf, and so do the gateways' prefixes to them.
+func TestVTEPBehindRouter(t *testing.T) {
+	const host, routes = "172.17.0.20", ", sessions: Disabled"
+	const evpn = "evpn: {neighbors: [{address: 172.16.0.20, peerASN: 65030}]}\n        routes: [{addressPrefix: 172.17.0.0/16, nextHopIpAddress: 172.16.0.20}]"
+	l := startLab(t, topology(t, "vxlan",
+		"neighbors: [172.16.0.12, 172.16.0.13]"+routes, "neighbors: [172.16.0.20]"+routes, "neighbors: [172.16.0.4, 172.16.0.5]"+routes, "neighbors: [172.16.0.20]"+routes,
+		"evpn: {neighbors: [{address: 172.16.0.12, peerASN: 65515}, {address: 172.16.0.13, peerASN: 65515}, {address: 172.16.0.20, peerASN: 65020}]}", evpn,
+		"evpn: {neighbors: [{address: 172.16.0.4, peerASN: 12076}, {address: 172.16.0.5, peerASN: 12076}, {address: 172.16.0.20, peerASN: 65020}]}", evpn,
+		"local: 172.16.0.20", "local: "+host, "routerId: 172.16.0.20", "routerId: "+host, "addresses: [172.16.0.20/24]", "addresses: ["+host+"/24]",
+		"    routes:\n      - {to: 0.0.0.0/0, via: [10.100.255.4", "    routes:\n      - {to: 172.16.0.0/24, via: [172.17.0.1]}\n      - {to: 0.0.0.0/0, via: [10.100.255.4",
+		tellsItsOwn, "", `        - {address: 172.16.0.4, remoteAS: 12076, evpn: true}
+        - {address: 172.16.0.5, remoteAS: 12076, evpn: true}
+        - {address: 172.16.0.12, remoteAS: 65515, evpn: true}
+        - {address: 172.16.0.13, remoteAS: 65515, evpn: true}
+`, "        - {address: 172.17.0.1, remoteAS: 65030, evpn: true}\n",
+		"  - name: vm\n", `  - name: leaf
+    kind: frr
+    interfaces:
+      - {name: eth0, addresses: [172.16.0.20/24]}
+      - {name: eth1, addresses: [172.17.0.1/24]}
+    bgp:
+      asn: 65030
+      routerId: 172.17.0.1
+      keepaliveSeconds: 3
+      holdSeconds: 10
+      neighbors:
+        - {address: 172.16.0.4, remoteAS: 12076, evpn: true}
+        - {address: 172.16.0.5, remoteAS: 12076, evpn: true}
+        - {address: 172.16.0.12, remoteAS: 65515, evpn: true}
+        - {address: 172.16.0.13, remoteAS: 65515, evpn: true}
+        - {address: 172.17.0.20, remoteAS: 65020, evpn: true}
+    frrConfig: | # the ends of tunnels are not its own
+      router bgp 65030
+       address-family l2vpn evpn
+        neighbor 172.16.0.4 attribute-unchanged next-hop
+        neighbor 172.16.0.5 attribute-unchanged next-hop
+        neighbor 172.16.0.12 attribute-unchanged next-hop
+        neighbor 172.16.0.13 attribute-unchanged next-hop
+        neighbor 172.17.0.20 attribute-unchanged next-hop
+
+  - name: vm
+`, "  - {ends: [core:vm, vm:eth1], mtu: 9000}", "  - {ends: [core:leaf, leaf:eth0], mtu: 9000}\n  - {ends: [leaf:eth1, vm:eth1], mtu: 9000}"), "gw0", "gw1")
+	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
+	for _, node := range msees {
+		l.awaitLookup(node, "hit: host "+host)
+	}
+	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)
+	p.healthy(t, 20*time.Second)
+	begin := p.now()
+	if n := l.atGateways(300 * time.Millisecond); n != 0 {
+		t.Errorf("the gateways saw %d packets to the VM", n)
+	}
+	l.reload(msees, func(cfg map[string]any) { // the only way back is by the leaf as well
+		cfg["connections"].([]any)[0].(map[string]any)["expressRouteGatewayBypass"] = false
+	})
+	for _, node := range msees {
+		l.awaitLookup(node, "expressRouteGatewayBypass is off")
+	}
+	if n := l.atGateways(300 * time.Millisecond); n == 0 {
+		t.Error("without FastPath the gateways saw no packet to the VM")
+	}
+	if x := p.since(t, begin); x.lost > 0 {
+		t.Errorf("%v", x)
+	}
+}
+
 // TestVTEPsReloaded: remote ends of tunnels that come and go by reload cost those that
 // stay no packet: neither what goes straight to the VM's host nor what goes by the
 // gateways, and none of the way back.
