@@ -217,6 +217,8 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("LocalVTEPs", x.Local)
 		f.addList("RemoteVTEPs", len(x.Remote), x.Remote)
 		f.addList("UnderlayRoutes", len(x.Routes), x.Routes)
+		f.addList("ImportTargets", len(x.Import), x.Import)
+		f.addList("ExportTargets", len(x.Export), x.Export)
 		pair := s.Pair
 		if pair == nil {
 			pair = &Pair{}

@@ -1,11 +1,13 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
 
+	"msee/bgp/evpn"
 	"msee/circuit"
 	"msee/vxlan"
 )
@@ -17,6 +19,9 @@ type VXLAN struct {
 	Local    []netip.Addr    // where our ends of its tunnels are, at most one per family
 	Remote   []netip.Addr    // where all the other ends are, sorted
 	Routes   []UnderlayRoute `json:",omitempty"` // the longest first
+	// Import are the route targets of which an EVPN route for the network has one, Export
+	// those that ours have; none: derived from the VNI.
+	Import, Export []evpn.RT `json:",omitempty"`
 }
 
 // UnderlayRoute leads to other ends that are on no subnet of the underlay's, by a router
@@ -39,6 +44,8 @@ type vxlanSpec struct {
 	// who is told them alone. With alone there are no sessions inside the VNet.
 	routes, tellOnly []netip.Addr
 	alone            bool
+	// targets of EVPN routes; none: derived from the VNI
+	imports, exports []evpn.RT
 }
 
 // underlaySpec is what tunnels run over, as configured.
@@ -147,6 +154,11 @@ func (r *reader) vxlan(o *object) *vxlanSpec {
 		}
 		p.done()
 	}
+	if p, ok := s.section("routeTargets", optional, "import and export"); ok {
+		x.imports = values(p, "import", optional, routeTarget, checkTarget)
+		x.exports = values(p, "export", optional, routeTarget, checkTarget)
+		p.done()
+	}
 	for _, key := range []string{"port", "vlanId"} {
 		if o.has(key) {
 			o.get(key, optional, "")
@@ -154,6 +166,26 @@ func (r *reader) vxlan(o *object) *vxlanSpec {
 		}
 	}
 	return x
+}
+
+// routeTarget reads a route target.
+func routeTarget(r *reader, it item) (evpn.RT, bool) {
+	s, ok := text(r, it)
+	if !ok {
+		return evpn.RT{}, false
+	}
+	rt, err := evpn.ParseRT(s)
+	if err != nil {
+		r.refuse(it, checkTarget(evpn.RT{}))
+	}
+	return rt, err == nil
+}
+
+func checkTarget(rt evpn.RT) *circuit.Violation {
+	if rt == (evpn.RT{}) {
+		return &circuit.Violation{Problem: "not a route target", Want: "AS:NUMBER or IPv4:NUMBER, e.g. 65000:5001; above AS 65535 and behind an address a number below 65536"}
+	}
+	return nil
 }
 
 // checkUnderlay checks the underlay and the networks over it.
@@ -268,6 +300,10 @@ func (u *underlaySpec) neighbor(a netip.Addr) *evpnNeighbor {
 // evpnAlone reports whether there are no sessions inside the VNet.
 func (c *connectionSpec) evpnAlone() bool { return c.vxlan != nil && c.vxlan.alone }
 
+func sortedTargets(all []evpn.RT) []evpn.RT {
+	return slices.SortedFunc(slices.Values(all), func(a, b evpn.RT) int { return bytes.Compare(a[:], b[:]) })
+}
+
 // addPrefixRoutes adds, for each neighbour that IP prefix routes are exchanged with, what
 // stands for a session of the family of s.
 func (c *connectionSpec) addPrefixRoutes(v *VRF, s Session, u *underlaySpec) {
@@ -316,6 +352,7 @@ func (c *connectionSpec) subinterface(u *underlaySpec) Subinterface {
 	}
 	slices.SortFunc(x.Local, netip.Addr.Compare)
 	slices.SortFunc(x.Remote, netip.Addr.Compare)
+	x.Import, x.Export = sortedTargets(c.vxlan.imports), sortedTargets(c.vxlan.exports)
 	x.Routes = slices.SortedFunc(slices.Values(u.routes), func(a, b UnderlayRoute) int {
 		return cmp.Or(cmp.Compare(b.Prefix.Bits(), a.Prefix.Bits()), a.Prefix.Addr().Compare(b.Prefix.Addr()))
 	})

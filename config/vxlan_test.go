@@ -130,6 +130,31 @@ func TestUnderlayRoutes(t *testing.T) {
 	}
 }
 
+// TestRouteTargets: a network's EVPN routes may have targets of one's own choice.
+func TestRouteTargets(t *testing.T) {
+	text := strings.Replace(vxlanEdge, "vxlan: {vni: 5001,", `vxlan: {vni: 5001, routeTargets: {import: ["65000:2", "65000:1"], export: ["172.16.0.1:9"]},`, 1)
+	d, err := Parse("f", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x := d.VRFs[0].Subinterfaces[0].VXLAN; fmt.Sprint(x.Import, x.Export) != "[65000:1 65000:2] [172.16.0.1:9]" {
+		t.Errorf("import %v, export %v", x.Import, x.Export)
+	}
+	derived, err := Parse("f", []byte(vxlanEdge))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x := derived.VRFs[0].Subinterfaces[0].VXLAN; x.Import != nil || x.Export != nil {
+		t.Errorf("without: import %v, export %v", x.Import, x.Export)
+	}
+	if c := Diff(derived, d); len(c) != 1 || !strings.Contains(c[0].String(), "ImportTargets") || !strings.Contains(c[0].String(), "ExportTargets") {
+		t.Errorf("changes: %v", c)
+	}
+	if _, err := Parse("f", []byte(strings.Replace(text, "172.16.0.1:9", "172.16.0.1:65536", 1))); err == nil || !strings.Contains(err.Error(), "routeTargets.export[0]: not a route target") {
+		t.Errorf("too large: %v", err)
+	}
+}
+
 // TestEVPN: sessions in the VRF of the underlay, with remoteVteps or without.
 func TestEVPN(t *testing.T) {
 	const from = `"fd01::1/64"]}`

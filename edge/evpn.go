@@ -51,11 +51,20 @@ func (e *Edge) setNetworks() evpn.Changes {
 		for _, s := range v.subs {
 			if s.cfg.VXLAN != nil {
 				e.overlay.networks[s.cfg.VXLAN.VNI] = s
-				all = append(all, evpn.Network{VNI: s.cfg.VXLAN.VNI})
+				all = append(all, evpn.Network{VNI: s.cfg.VXLAN.VNI, Import: s.cfg.VXLAN.Import})
 			}
 		}
 	}
 	return e.overlay.table.SetNetworks(all)
+}
+
+// targets are the route targets of what we tell of a network.
+func (e *Edge) targets(s *subinterface) []evpn.RT {
+	x := s.cfg.VXLAN
+	if len(x.Export) > 0 {
+		return x.Export
+	}
+	return []evpn.RT{evpn.NewRT(e.device.ASN, x.VNI)}
 }
 
 // overlayChanged acts on what has changed in the table: first on ends of tunnels, which
@@ -178,7 +187,7 @@ func (e *Edge) advertiseOverlay() {
 			if !local.IsValid() {
 				continue
 			}
-			attrs := evpn.Attrs{NextHop: local, Extended: evpn.Extended{Targets: []evpn.RT{evpn.NewRT(e.device.ASN, vni)}}}
+			attrs := evpn.Attrs{NextHop: local, Extended: evpn.Extended{Targets: e.targets(s)}}
 			flood := attrs
 			attrs.Extended.RouterMAC = evpn.MAC(s.port.port.MAC()) // to an L3VNI of FRR's our address is a route by us
 			flood.Flood = vni

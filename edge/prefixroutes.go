@@ -143,7 +143,7 @@ func (e *Edge) prefixRoutes(s *subinterface, to *config.Session, routes []bgp.Ro
 	if !local.IsValid() {
 		return nil
 	}
-	extended := evpn.Extended{Targets: []evpn.RT{evpn.NewRT(e.device.ASN, vni)}, RouterMAC: evpn.MAC(s.port.port.MAC())}
+	extended := evpn.Extended{Targets: e.targets(s), RouterMAC: evpn.MAC(s.port.port.MAC())}
 	shared := map[*bgp.Attrs]*evpn.Attrs{}
 	out := make([]evpn.Route, len(routes))
 	for i, r := range routes {
@@ -171,7 +171,7 @@ func (e *Edge) endpointRoutes(s *subinterface, to *config.Session) (routes []evp
 		}
 		a := shared[p.Kind]
 		if a == nil {
-			a = &evpn.Attrs{NextHop: local, Communities: kindCommunity(p.Kind), Extended: evpn.Extended{Targets: []evpn.RT{evpn.NewRT(e.device.ASN, vni)}}}
+			a = &evpn.Attrs{NextHop: local, Communities: kindCommunity(p.Kind), Extended: evpn.Extended{Targets: e.targets(s)}}
 			shared[p.Kind] = a
 		}
 		routes = append(routes, evpn.Route{Key: e.prefixKey(s, host(p.Addr)), VNI: vni, Gateway: p.Host, Attrs: a})

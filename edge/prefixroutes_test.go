@@ -402,6 +402,13 @@ func TestPrefixRoutesTold(t *testing.T) {
 			t.Errorf("%s is told %+v with %+v, want %+v", carrier, routes[0], routes[0].Attrs, want)
 		}
 	}
+	own := []evpn.RT{{0, 2, 0, 1, 0, 0, 0, 2}}
+	v.subs["core.er1-private"].cfg.VXLAN.Export = own
+	for _, r := range e.prefixesFor("underlay/172.16.0.12") {
+		if !slices.Equal(r.Attrs.Extended.Targets, own) {
+			t.Errorf("targets %v, want those configured", r.Attrs.Extended.Targets)
+		}
+	}
 	if routes := e.prefixesFor("underlay/172.16.0.21"); len(routes) != 0 {
 		t.Errorf("a stranger is told %+v", routes)
 	}

@@ -112,6 +112,39 @@ func TestEVPNWithFRR(t *testing.T) {
 	}
 }
 
+// TestRouteTargets: with targets of their own choice MSEEs, gateways and FRR hear each other,
+// and not those who derive theirs from the VNI.
+func TestRouteTargets(t *testing.T) {
+	const target = "4200000000:7"
+	own := fmt.Sprintf("{vni: 5001, routeTargets: {import: [%q], export: [%q]}, prefixRoutes", target, target)
+	l := startLab(t, topology(t, "vxlan", "{vni: 5001, prefixRoutes", own, tellsItsOwn, tellsItsOwn+
+		"        vni 5001\n         route-target import "+target+"\n         route-target export "+target+"\n        exit-vni\n"), "gw0", "gw1")
+	for _, node := range msees {
+		l.awaitLookup(node, "hit: host "+evpnHosts[0])
+		for _, r := range show[edge.EVPNStatus](l, node, "evpn") {
+			if !slices.Equal(r.Targets, []string{target}) || !r.Best {
+				t.Errorf("%s: %+v", node, r)
+			}
+		}
+	}
+	eventually(t, 20*time.Second, "on-premises reaches the VM", func() error {
+		_, err := l.try("onprem", "ping", "-c", "2", "-i", "0.2", "-W", "1", fastPathVM)
+		return err
+	})
+	l.reload(msees[:1], func(cfg map[string]any) {
+		delete(cfg["connections"].([]any)[0].(map[string]any)["vxlan"].(map[string]any), "routeTargets")
+	})
+	eventually(t, 20*time.Second, "an MSEE that derives them takes none of it", func() error {
+		for _, r := range show[edge.EVPNStatus](l, "msee1", "evpn") {
+			if r.Best {
+				return fmt.Errorf("%+v", r)
+			}
+		}
+		return nil
+	})
+	l.awaitLookup("msee1", "miss: not an endpoint")
+}
+
 // TestEVPNByRouteServer: MSEEs and gateways know one EVPN neighbour alone, an FRR that passes
 // on what it hears. Of a prefix that it tells once by each instance of the gateway, or by each
 // MSEE, both ways are used.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // RT is a route target (RFC 4360 §4), an extended community that says which VPNs a
@@ -34,6 +36,44 @@ func (rt RT) VNI() uint32 {
 	}
 	return vni(rt[5:])
 }
+
+// ParseRT is the inverse of String: a number behind an AS of two octets, or a shorter one
+// behind an AS of four or an IPv4 address (RFC 4360 §4, RFC 5668).
+func ParseRT(s string) (rt RT, err error) {
+	const want = "route target %q: want AS:NUMBER, or IPv4:NUMBER, of six octets in all"
+	head, tail, _ := strings.Cut(s, ":")
+	bits := 16
+	rt[1] = subtypeTarget
+	if a, err := netip.ParseAddr(head); err == nil && a.Is4() {
+		rt[0] = typeIPv4
+		copy(rt[2:], a.AsSlice())
+	} else {
+		as, err := strconv.ParseUint(head, 10, 32)
+		switch {
+		case err != nil:
+			return RT{}, fmt.Errorf(want, s)
+		case as > 0xffff:
+			rt[0] = typeAS4
+			binary.BigEndian.PutUint32(rt[2:], uint32(as))
+		default:
+			bits = 32
+			binary.BigEndian.PutUint16(rt[2:], uint16(as))
+		}
+	}
+	n, err := strconv.ParseUint(tail, 10, bits)
+	if err != nil {
+		return RT{}, fmt.Errorf(want, s)
+	}
+	if bits == 32 {
+		binary.BigEndian.PutUint32(rt[4:], uint32(n))
+	} else {
+		binary.BigEndian.PutUint16(rt[6:], uint16(n))
+	}
+	return rt, nil
+}
+
+// MarshalText is String.
+func (rt RT) MarshalText() ([]byte, error) { return []byte(rt.String()), nil }
 
 func (rt RT) String() string {
 	switch rt[0] {

@@ -74,6 +74,26 @@ func TestTargetVNI(t *testing.T) {
 	}
 }
 
+// TestParseTarget: what a target is called is read as the same one, and nothing else is read.
+func TestParseTarget(t *testing.T) {
+	for s, want := range map[string]RT{
+		"65011:7001":      NewRT(65011, 7001),
+		"0:4294967295":    {0, 2, 0, 0, 0xff, 0xff, 0xff, 0xff},
+		"4200000000:7001": {2, 2, 0xfa, 0x56, 0xea, 0x00, 0x1b, 0x59},
+		"172.16.0.11:2":   {1, 2, 172, 16, 0, 11, 0, 2},
+	} {
+		if got, err := ParseRT(s); err != nil || got != want || got.String() != s {
+			t.Errorf("%s: % x called %v, %v; want % x", s, got[:], got, err, want[:])
+		}
+	}
+	for _, s := range []string{"", ":", "65011", "65011:", ":7001", "65011:4294967296", "65536:65536", "172.16.0.11:65536",
+		"4294967296:1", "fd00::1:1", "-1:1", "1:-1", "1:1:1", " 1:1", "a:1"} {
+		if got, err := ParseRT(s); err == nil {
+			t.Errorf("%q is read as %v", s, got)
+		}
+	}
+}
+
 func TestPMSI(t *testing.T) {
 	vtep := netip.MustParseAddr("172.16.0.11")
 	if b := AppendPMSI(nil, 7001, vtep); !bytes.Equal(b, unhex(t, frrPMSI)) {
