@@ -21,6 +21,7 @@ const tellsItsOwn = `    frrConfig: | # it passes on nobody's words
 // configured makes topology vxlan one without EVPN: other ends of tunnels and endpoints are
 // configured, and the VM's host is a kernel alone. Of another topology it changes nothing.
 var configured = map[string][]string{"vxlan": {
+	", remoteVteps: [172.16.0.5]}", "}", ", remoteVteps: [172.16.0.4]}", "}",
 	"prefixRoutes: {neighbors: [172.16.0.12, 172.16.0.13], sessions: Disabled}", "remoteVteps: [172.16.0.12, 172.16.0.13, 172.16.0.20]",
 	"prefixRoutes: {neighbors: [172.16.0.4, 172.16.0.5], sessions: Disabled}", "remoteVteps: [172.16.0.4, 172.16.0.5, 172.16.0.20]",
 	"evpn: {neighbors: [{address: 172.16.0.12, peerASN: 65515}, {address: 172.16.0.13, peerASN: 65515}, {address: 172.16.0.20, peerASN: 65020}]}", "",
@@ -152,5 +153,23 @@ func TestVTEPsReloaded(t *testing.T) {
 				t.Errorf("FastPath %v, %s: %v, want none lost", way.direct, step.name, x)
 			}
 		}
+	}
+}
+
+// TestPartnerByVXLAN: the MSEEs of the pair reach each other on the connection's network, so what
+// the VM sends to one whose customer has no link gets there by the other.
+func TestPartnerByVXLAN(t *testing.T) {
+	l := startLab(t, topology(t, "vxlan"), "gw0", "gw1")
+	for i, c := range []struct{ link, msee string }{{"link1", "10.100.255.4"}, {"link2", "10.100.255.5"}} {
+		l.exec("vm", "ip", "route", "replace", "10.1.0.10/32", "via", c.msee)
+		ping := func() error {
+			_, err := l.try("vm", "ping", "-I", fastPathVM, "-c", "2", "-i", "0.2", "-W", "1", "10.1.0.10")
+			return err
+		}
+		eventually(t, 20*time.Second, "ping by "+msees[i], ping)
+		l.exec("ce", "ip", "link", "set", c.link, "down")
+		eventually(t, 20*time.Second, "ping by "+msees[i]+" without its link", ping)
+		l.exec("ce", "ip", "link", "set", c.link, "up")
+		l.awaitSessions(60*time.Second, msees[i])
 	}
 }
