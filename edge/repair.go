@@ -46,12 +46,20 @@ func (e *Edge) checkLinks() {
 				e.dropPort(p)
 			}
 		}
+		if d, ok := p.port.(queuer); ok && state != linkGone {
+			if err := d.LookForQueues(); err != nil {
+				e.log.Error("look at queues", "port", p.cfg.Name, "err", err)
+			}
+		}
 		again = again || p.madeAnew()
 	}
 	if again {
 		e.reopen()
 	}
 }
+
+// queuer is a port whose device may get a queueing discipline.
+type queuer interface{ LookForQueues() error }
 
 // madeAnew says whether a port's device was removed and there is another of its
 // name now.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -20,8 +21,8 @@ import (
 // off while it runs; the program writes one frame after the other over that packet, and
 // sends a clone of each.
 //
-// The frames pass the device's queueing discipline. So it is for devices that
-// had none when the sender was opened.
+// The frames pass the device's queueing discipline, in which they would wait while others
+// pass them by. So it is for devices that have none; see others.
 type burstSender struct {
 	frames  *ebpf.Map // one value: the slots, and the packet
 	device  *ebpf.Map // holds the device's index, and nothing when it is gone
@@ -77,16 +78,8 @@ type progRun struct {
 // returns nil if the device is none that it is for. It needs Linux 6.15.
 func openBurst(ifindex int) (_ *burstSender, err error) {
 	dev, err := netlink.LinkByIndex(ifindex)
-	if err != nil {
+	if err != nil || dev.Type() != "veth" {
 		return nil, err
-	}
-	qdiscs, err := netlink.QdiscList(dev)
-	if err != nil {
-		return nil, fmt.Errorf("list queueing disciplines: %w", err)
-	}
-	queues := slices.ContainsFunc(qdiscs, func(q netlink.Qdisc) bool { return q.Type() != "noqueue" && q.Type() != "clsact" })
-	if queues || dev.Type() != "veth" {
-		return nil, nil
 	}
 	c := &burstSender{}
 	defer func() {
@@ -119,6 +112,22 @@ func openBurst(ifindex int) (_ *burstSender, err error) {
 	packet := &c.mem[packetAt] // zeros, which the first frame overwrites
 	c.run = progRun{fd: uint32(c.program.FD()), in: uint64(uintptr(unsafe.Pointer(packet))), sizeIn: burstMin, repeat: 1}
 	return c, nil
+}
+
+// others is what a port's senders have to know of who else sends on its device.
+type others struct {
+	silent atomic.Bool // they may not; see hostSilence
+	queues atomic.Bool // there is a queueing discipline for them, and so no bursts
+}
+
+// look looks whether the device has a queueing discipline. The caller is in its namespace.
+func (o *others) look(ifindex int) error {
+	qdiscs, err := netlink.QdiscList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: ifindex}})
+	o.queues.Store(err != nil || slices.ContainsFunc(qdiscs, func(q netlink.Qdisc) bool { return q.Type() != "noqueue" && q.Type() != "clsact" }))
+	if err != nil {
+		return fmt.Errorf("list queueing disciplines: %w", err)
+	}
+	return nil
 }
 
 // namespaceCookie tells the caller's network namespace from all others.

@@ -267,18 +267,33 @@ func TestBurstsOfSilentHost(t *testing.T) {
 	}
 }
 
-// TestNoBurstThroughQueues: a device with a queueing discipline, which somebody meant for
-// others than us, has none.
+// TestNoBurstThroughQueues: a device has none while it has a queueing discipline, which
+// somebody meant for others than us.
 func TestNoBurstThroughQueues(t *testing.T) {
-	ns, p, _, _ := burstPort(t)
+	ns, p, s, _ := burstPort(t)
+	queue := &netlink.Tbf{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: p.ifindex, Handle: netlink.MakeHandle(1, 0),
+		Parent: netlink.HANDLE_ROOT}, Rate: 1e6, Limit: 10000, Buffer: 10000}
 	in(t, ns, func() error {
-		err := netlink.QdiscAdd(&netlink.Tbf{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: p.ifindex, Handle: netlink.MakeHandle(1, 0),
-			Parent: netlink.HANDLE_ROOT}, Rate: 1e6, Limit: 10000, Buffer: 10000})
-		if err != nil {
+		if err := netlink.QdiscAdd(queue); err != nil {
 			return err
 		}
-		if b, err := openBurst(p.ifindex); b != nil || err != nil {
-			t.Errorf("got %v, %v", b, err)
+		if err := p.LookForQueues(); err != nil {
+			return err
+		}
+		if way := s.wayOf(testFrame(100)); way != wayRing {
+			t.Errorf("the way is %d", way)
+		}
+		if other := newTestSender(t, p).(*packetSender); other.wayOf(testFrame(100)) != wayRing {
+			t.Error("another sender is not told")
+		}
+		if err := netlink.QdiscDel(queue); err != nil {
+			return err
+		}
+		if err := p.LookForQueues(); err != nil {
+			return err
+		}
+		if way := s.wayOf(testFrame(100)); way != wayBurst {
+			t.Errorf("without it the way is %d", way)
 		}
 		return nil
 	})

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -64,7 +63,7 @@ type Packet struct {
 	netlink *netlink.Handle
 	drop    *hostDrop
 	silence hostSilence
-	silent  atomic.Bool // the same, for senders
+	others  others
 
 	mu      sync.Mutex // guards fd against Close and Resize during Stats and NewSender, and:
 	dropped uint64
@@ -116,16 +115,20 @@ func (p *Packet) open(cfg PacketConfig) (err error) {
 	return bindPacket(p.fd, unix.ETH_P_ALL, p.ifindex)
 }
 
+// LookForQueues looks whether the device has a queueing discipline now, which our frames
+// are not to wait in. The caller is in the device's namespace.
+func (p *Packet) LookForQueues() error { return p.others.look(p.ifindex) }
+
 // SilenceHost keeps the host, and whoever sends through its queueing discipline,
 // from sending on the device, or lets them again. The caller is in the device's
 // namespace. What our senders send one by
 // one passes, superframes that the device cannot cut do not.
 func (p *Packet) SilenceHost(on bool) error {
-	p.silent.Store(true)
+	p.others.silent.Store(true)
 	if err := p.silence.set(p.ifindex, on); err != nil {
 		return fmt.Errorf("silence the host on %s: %w", p.name, err)
 	}
-	p.silent.Store(on)
+	p.others.silent.Store(on)
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +25,7 @@ type packetSender struct {
 	tunnels        *tunnelTap   // for superframes in tunnels; nil before OpenTunnels
 	xsk            *xskSender   // for small frames of an xdp port; nil on others
 	bursts         *burstSender // for bursts of small frames; nil where there is none
-	silent         *atomic.Bool // the host is; see hostSilence
+	others         *others
 	msgs           [BatchSize]unix.Mmsghdr
 	iovs           [BatchSize]unix.Iovec
 	errno          unix.Errno // of err
@@ -40,7 +39,7 @@ func (p *Packet) NewSender() (Sender, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err := inNamespaceOf(p.fd, func() (err error) {
-		s, err = newPacketSender(p.name, p.ifindex, &p.silent)
+		s, err = newPacketSender(p.name, p.ifindex, &p.others)
 		return err
 	})
 	if err != nil {
@@ -70,8 +69,8 @@ func inNamespaceOf(socket int, fn func() error) error {
 }
 
 // newPacketSender opens the sockets in the caller's network namespace.
-func newPacketSender(name string, ifindex int, silent *atomic.Bool) (_ *packetSender, err error) {
-	s := &packetSender{name: name, ifindex: ifindex, direct: -1, queued: -1, silent: silent}
+func newPacketSender(name string, ifindex int, others *others) (_ *packetSender, err error) {
+	s := &packetSender{name: name, ifindex: ifindex, direct: -1, queued: -1, others: others}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -84,6 +83,9 @@ func newPacketSender(name string, ifindex int, silent *atomic.Bool) (_ *packetSe
 		return nil, err
 	}
 	if s.ring, err = openTxRing(ifindex); err != nil {
+		return nil, err
+	}
+	if err = others.look(ifindex); err != nil {
 		return nil, err
 	}
 	// Without it, an older kernel's, frames leave by the ring.
@@ -152,7 +154,7 @@ func (s *packetSender) Send(frames []*Frame) (sent int, err error) {
 		case wayBurst:
 			var errno unix.Errno
 			var ok bool
-			if left, errno, ok = s.bursts.send(frames[:n], s.silent.Load()); !ok {
+			if left, errno, ok = s.bursts.send(frames[:n], s.others.silent.Load()); !ok {
 				e = s.endBursts()
 				n, more = 0, true // by the ring then
 				break
@@ -194,7 +196,7 @@ func (s *packetSender) wayOf(f *Frame) way {
 	switch {
 	case s.TakesTunnelled(f):
 		return wayTunnel
-	case s.bursts != nil && s.bursts.takes(f):
+	case s.bursts != nil && !s.others.queues.Load() && s.bursts.takes(f):
 		return wayBurst
 	}
 	return s.singly(f)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -45,9 +44,9 @@ type XDP struct {
 	sockets  *ebpf.Map // by queue
 	attached link.Link // goes with its descriptor, and so with this process
 
-	mu      sync.Mutex  // guards the sockets against Close during Stats, and:
-	silence link.Link   // nil: the host may send
-	silent  atomic.Bool // the same, for senders
+	mu      sync.Mutex // guards the sockets against Close during Stats, and:
+	silence link.Link  // nil: the host may send
+	others  others
 	dropped uint64
 	closed  bool
 }
@@ -124,6 +123,9 @@ func (p *XDP) openQueues(most, mtu int) error {
 	return nil
 }
 
+// LookForQueues is as Packet's.
+func (p *XDP) LookForQueues() error { return p.others.look(p.ifindex) }
+
 // SilenceHost keeps the host, and whoever sends through its queueing discipline,
 // from sending on the device, or lets them again. What our senders send one by
 // one passes, superframes that the device cannot cut do not. It needs Linux 6.6.
@@ -134,7 +136,7 @@ func (p *XDP) SilenceHost(on bool) (err error) {
 	case p.closed || on == (p.silence != nil):
 		return nil
 	case on:
-		p.silent.Store(true)
+		p.others.silent.Store(true)
 		err = inNamespaceOf(p.queues[0].fd, func() (err error) {
 			p.silence, err = attachSilence(p.ifindex)
 			return err
@@ -142,7 +144,7 @@ func (p *XDP) SilenceHost(on bool) (err error) {
 	default:
 		err = p.silence.Close()
 		p.silence = nil
-		p.silent.Store(false)
+		p.others.silent.Store(false)
 	}
 	if err != nil {
 		return fmt.Errorf("silence the host on %s: %w", p.name, err)
@@ -195,7 +197,7 @@ func (p *XDP) Release() {
 func (p *XDP) NewSender() (Sender, error) {
 	var s *packetSender
 	err := inNamespaceOf(p.queues[0].fd, func() (err error) {
-		s, err = newPacketSender(p.name, p.ifindex, &p.silent)
+		s, err = newPacketSender(p.name, p.ifindex, &p.others)
 		return err
 	})
 	if err != nil {
