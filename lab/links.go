@@ -226,7 +226,7 @@ func address(f *Interface) error {
 }
 
 func addRoute(r *Route) error {
-	route := &netlink.Route{Dst: ipNet(r.To)}
+	route := &netlink.Route{Dst: ipNet(r.To), Src: r.Src.AsSlice()}
 	if len(r.Via) == 1 {
 		route.Gw = r.Via[0].AsSlice()
 	} else {

@@ -90,6 +90,7 @@ type Route struct {
 	strict.Pos
 	To  netip.Prefix `yaml:"to"`
 	Via []netip.Addr `yaml:"via"`
+	Src netip.Addr   `yaml:"src"` // which address of the node is the source then, if an application leaves it open
 }
 
 // BGP is bgpd's configuration.

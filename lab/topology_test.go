@@ -126,6 +126,7 @@ func TestBadTopologies(t *testing.T) {
 		{"address twice", "[10.3.0.10/24]", "[10.3.0.10/24, 10.3.0.10/16]", `address 10.3.0.10: given twice`},
 		{"route bits", "to: 0.0.0.0/0, via: [10.1.0.1]", "to: 1.0.0.0/0, via: [10.1.0.1]", `want a prefix without host bits`},
 		{"route via", "via: [10.1.0.1]", "via: [10.9.0.1]", `route to 0.0.0.0/0 via 10.9.0.1: no interface has a subnet`},
+		{"route src", "via: [10.1.0.1]", "via: [10.1.0.1], src: 10.1.0.99", `src 10.1.0.99 is no address of the node`},
 		{"route family", "via: [10.1.0.1]", `via: ["2001:db8:1::1"]`, `no interface has a subnet`},
 		{"asn", "asn: 65001", "asn: 0", `bgp: asn is missing`},
 		{"router id", "routerId: 10.1.0.1", `routerId: "::1"`, `routerId: want an IPv4 address`},

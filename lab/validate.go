@@ -319,12 +319,22 @@ func (v *validator) routes(n *Node) {
 		if len(r.Via) == 0 {
 			v.fault(r.Pos, "node %s: route to %s: via is missing", n.Name, r.To)
 		}
+		if r.Src.IsValid() && (!n.has(r.Src) || r.Src.Is4() != r.To.Addr().Is4()) {
+			v.fault(r.Pos, "node %s: route to %s: src %s is no address of the node and its family", n.Name, r.To, r.Src)
+		}
 		for _, via := range r.Via {
 			if !n.onLink(via) || via.Is4() != r.To.Addr().Is4() {
 				v.fault(r.Pos, "node %s: route to %s via %s: no interface has a subnet with it", n.Name, r.To, via)
 			}
 		}
 	}
+}
+
+// has reports whether addr is one of an interface's.
+func (n *Node) has(addr netip.Addr) bool {
+	return slices.ContainsFunc(n.Interfaces, func(f Interface) bool {
+		return slices.ContainsFunc(f.Addresses, func(p netip.Prefix) bool { return p.Addr() == addr })
+	})
 }
 
 // onLink reports whether addr is in the subnet of one of the interfaces.

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -160,6 +161,9 @@ func TestVTEPsReloaded(t *testing.T) {
 // the VM sends to one whose customer has no link gets there by the other.
 func TestPartnerByVXLAN(t *testing.T) {
 	l := startLab(t, topology(t, "vxlan"), "gw0", "gw1")
+	if out := l.exec("vm", "ip", "route", "get", "10.1.0.10"); !strings.Contains(out, "src "+fastPathVM+" ") {
+		t.Errorf("the VM speaks with another address than its own: %s", out)
+	}
 	for i, c := range []struct{ link, msee string }{{"link1", "10.100.255.4"}, {"link2", "10.100.255.5"}} {
 		l.exec("vm", "ip", "route", "replace", "10.1.0.10/32", "via", c.msee)
 		ping := func() error {
