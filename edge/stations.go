@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -62,7 +63,7 @@ func (v *vrf) stations(yield func(hop) bool) {
 			return
 		}
 	}
-	for a := range v.heardOf {
+	for _, a := range slices.SortedFunc(maps.Keys(v.heardOf), netip.Addr.Compare) { // the same each time
 		if !next(a) {
 			return
 		}

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"msee/config"
@@ -82,5 +83,9 @@ func TestStationsTold(t *testing.T) {
 	}
 	if n := len(v.heardOf); n != endpointsAsked {
 		t.Errorf("of 400 it keeps %d", n)
+	}
+	v.announced = make([]config.Endpoint, endpointsAsked/2) // in no subnet, but they count
+	if first, again := slices.Collect(v.stations), slices.Collect(v.stations); len(first) != endpointsAsked/2 || !slices.Equal(first, again) {
+		t.Errorf("asks for %d of them, want %d, the same each time", len(first), endpointsAsked/2)
 	}
 }
