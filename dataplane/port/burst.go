@@ -163,6 +163,11 @@ func loadBurst(cookie uint64, device, frames *ebpf.Map) (*ebpf.Program, error) {
 		asm.LoadMapValue(asm.R7, frames.FD(), markAt),
 		asm.LoadMem(asm.R1, asm.R7, 0, asm.Word),
 		asm.StoreMem(asm.R6, skbMark, asm.R1, asm.Word),
+		// The queue of the processor, as packet sockets do, or a flow's bursts and its other
+		// frames would take different ones of a veth that has several.
+		asm.FnGetSmpProcessorId.Call(),
+		asm.Add.Imm(asm.R0, 1),
+		asm.StoreMem(asm.R6, skbQueueMapping, asm.R0, asm.Word),
 		asm.LoadMapValue(asm.R7, frames.FD(), 0),
 		asm.Mov.Imm(asm.R8, burstSlots),
 		asm.Mov.Imm(asm.R9, burstMin),

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"msee/netns"
 )
 
 // burstPort is a packet port with a sender of bursts and what its far end gets.
@@ -297,6 +299,66 @@ func TestNoBurstThroughQueues(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestBurstQueue: on a veth of several queues bursts leave by the processor's, as frames by
+// the ring do, whatever their flows.
+func TestBurstQueue(t *testing.T) {
+	a, b := testNS(t, "a"), testNS(t, "b")
+	const queues = 8
+	in(t, a, func() error {
+		peer, err := os.Open(netns.Path(b))
+		if err != nil {
+			return err
+		}
+		defer peer.Close()
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = "dev0", queues, queues
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far0", PeerNamespace: netlink.NsFd(peer.Fd()),
+			PeerNumTxQueues: queues, PeerNumRxQueues: queues}); err != nil {
+			return err
+		}
+		return setUp("dev0", true)
+	})
+	in(t, b, func() error {
+		if err := ethtoolSet("far0", unix.ETHTOOL_SGRO, 1); err != nil { // with NAPI there are queues to receive by
+			return err
+		}
+		return setUp("far0", true)
+	})
+	s := newTestSender(t, testPacket(t, a, PacketConfig{Device: "dev0", RingFrames: 8})).(*packetSender)
+	if s.bursts == nil {
+		t.Skip("the kernel cannot send bursts")
+	}
+	far := rawSocket(t, b, "far0")
+	// All but those of queue 0 are dropped. SKF_AD_OFF + SKF_AD_QUEUE, linux/filter.h.
+	filter := []unix.SockFilter{{Code: 0x20, K: 0xfffff000 + 24}, {Code: 0x15, Jf: 1, K: 0}, {Code: 6, K: 0xffff}, {Code: 6, K: 0}}
+	if err := unix.SetsockoptSockFprog(far, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
+		t.Fatal(err)
+	}
+	var frames []*Frame
+	var want []int
+	for i := range burstSlots {
+		b, l4, _ := segmentOf(0, false, nil, 17, 40)
+		binary.BigEndian.PutUint16(b[l4:], uint16(1000+i))
+		binary.BigEndian.PutUint32(b[len(b)-4:], uint32(i))
+		frames, want = append(frames, newFrame(b)), append(want, i)
+	}
+	in(t, a, func() error {
+		var set unix.CPUSet
+		set.Set(0)
+		if err := unix.SchedSetaffinity(0, &set); err != nil { // of a thread that is not used again
+			return err
+		}
+		if n, errno, ok := s.bursts.send(frames, false); n != len(frames) || errno != 0 || !ok {
+			t.Errorf("%d sent, %v, %v", n, errno, ok)
+		}
+		return nil
+	})
+	if got := arrived(t, far, len(want)); !slices.Equal(got, want) {
+		t.Errorf("frames %v came by queue 0, want %v", got, want)
+	}
 }
 
 func TestBurstAllocates(t *testing.T) {

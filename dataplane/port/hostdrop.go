@@ -98,8 +98,8 @@ func endSilence(handle *netlink.Handle, ifindex int) error {
 // needs CAP_NET_ADMIN to set it, with which the filter can be taken away.
 var ownMark = rand.Uint32() | 1 // not 0, which all others have
 
-// skbMark is where a program finds a packet's mark (struct __sk_buff).
-const skbMark = 8
+// Where a program finds a packet's mark and queue, 0 for none (struct __sk_buff).
+const skbMark, skbQueueMapping = 8, 12
 
 // loadHostDrop loads the program for ingress or egress.
 func loadHostDrop(parent uint32) (*ebpf.Program, error) {
