@@ -35,6 +35,8 @@ type SessionConfig struct {
 	GracefulRestart bool
 	// TTLSecurity takes only packets that have crossed no router (RFC 5082).
 	TTLSecurity bool
+	// Multihop has packets cross routers.
+	Multihop bool
 	// EVPN has the session carry EVPN routes, and no others.
 	EVPN    bool
 	Enabled bool

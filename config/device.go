@@ -141,7 +141,9 @@ type Subinterface struct {
 	Pair      *Pair          `json:",omitempty"` // on a gateway's side of a VNet; nil: no takeover
 	MTU       int            // IP MTU, octets
 	Side      Side
-	Limit     RateLimit // of a customer's circuit
+	// Routes, of an underlay, lead beyond its routers, the longest first.
+	Routes []UnderlayRoute `json:",omitempty"`
+	Limit  RateLimit       // of a customer's circuit
 	// Sources are all that a Microsoft peering's customer may send from; nil is
 	// any. SourceCheck is what else a customer's source must be.
 	Sources     []netip.Prefix
@@ -198,6 +200,8 @@ type Session struct {
 	TTLSecurity bool
 	// EVPN: the session is with a VTEP on the underlay, and carries EVPN routes.
 	EVPN bool `json:",omitempty"`
+	// Multihop: the peer is beyond a router.
+	Multihop bool `json:",omitempty"`
 	// Carrier names the EVPN session that carries this one's routes, as IP prefix
 	// routes (type 5) of the subinterface's VXLAN network; "": it has a connection of
 	// its own. Peer is then the VTEP that session is with, and no timers count. With

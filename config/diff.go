@@ -217,6 +217,7 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("LocalVTEPs", x.Local)
 		f.addList("RemoteVTEPs", len(x.Remote), x.Remote)
 		f.addList("UnderlayRoutes", len(x.Routes), x.Routes)
+		f.addList("Routes", len(s.Routes), s.Routes)
 		f.addList("ImportTargets", len(x.Import), x.Import)
 		f.addList("ExportTargets", len(x.Export), x.Export)
 		pair := s.Pair
@@ -261,6 +262,7 @@ func (v *VRF) inventory(all map[objectKey]fields) {
 		f.add("GracefulRestart", s.GracefulRestart)
 		f.add("TTLSecurity", s.TTLSecurity)
 		f.add("EVPN", s.EVPN)
+		f.add("Multihop", s.Multihop)
 		f.add("Carrier", s.Carrier)
 		f.add("TellOnly", s.TellOnly)
 		all[objectKey{"session", s.Name}] = f

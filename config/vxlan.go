@@ -98,7 +98,11 @@ func (r *reader) underlay(o *object, base bfdKeys) *underlaySpec {
 		x.objects("neighbors", required, func(o *object) {
 			n := evpnNeighbor{path: o.path, address: value(o, "address", required, address, checkHost)}
 			n.asn = uint32(value(o, "peerASN", required, number, between("an AS number", "", 1, 1<<32-1)))
-			n.bfd = r.bfd(o, base)
+			if n.bfd = r.bfd(o, base); u.beyond(n.address) {
+				if n.bfd = (BFD{}); o.has("bfd") {
+					r.fault(o.child("bfd"), "", "the neighbour is beyond a router, and BFD goes no further than a link", "none")
+				}
+			}
 			u.neighbors = append(u.neighbors, n)
 		})
 		x.done()
@@ -221,7 +225,7 @@ func (r *reader) checkUnderlay(u *underlaySpec, asn uint32, ports []portSpec, co
 			}
 		}
 		for _, n := range u.neighbors {
-			r.checkOnUnderlay(u, n.address, n.path+".address")
+			r.checkRemoteVTEP(u, n.address, n.path+".address")
 			if n.address.IsValid() {
 				r.unique(seen, n.address.String(), n.path+".address", "neighbor")
 			}
@@ -264,9 +268,15 @@ func (r *reader) checkUnderlay(u *underlaySpec, asn uint32, ports []portSpec, co
 
 // checkRemoteVTEP checks that a is on the underlay, or beyond a router.
 func (r *reader) checkRemoteVTEP(u *underlaySpec, a netip.Addr, path string) {
-	if !slices.ContainsFunc(u.routes, func(x UnderlayRoute) bool { return x.Prefix.Contains(a) }) {
+	if !u.beyond(a) {
 		r.checkOnUnderlay(u, a, path)
 	}
+}
+
+// beyond reports whether a router of the underlay leads to a.
+func (u *underlaySpec) beyond(a netip.Addr) bool {
+	return !slices.ContainsFunc(u.addresses, func(p netip.Prefix) bool { return p.Contains(a) }) &&
+		slices.ContainsFunc(u.routes, func(x UnderlayRoute) bool { return x.Prefix.Contains(a) })
 }
 
 func (r *reader) checkOnUnderlay(u *underlaySpec, a netip.Addr, path string) {
@@ -300,6 +310,13 @@ func (u *underlaySpec) neighbor(a netip.Addr) *evpnNeighbor {
 // evpnAlone reports whether there are no sessions inside the VNet.
 func (c *connectionSpec) evpnAlone() bool { return c.vxlan != nil && c.vxlan.alone }
 
+// sortedRoutes are the routes with the longest first.
+func (u *underlaySpec) sortedRoutes() []UnderlayRoute {
+	return slices.SortedFunc(slices.Values(u.routes), func(a, b UnderlayRoute) int {
+		return cmp.Or(cmp.Compare(b.Prefix.Bits(), a.Prefix.Bits()), a.Prefix.Addr().Compare(b.Prefix.Addr()))
+	})
+}
+
 func sortedTargets(all []evpn.RT) []evpn.RT {
 	return slices.SortedFunc(slices.Values(all), func(a, b evpn.RT) int { return bytes.Compare(a[:], b[:]) })
 }
@@ -324,15 +341,15 @@ func (c *connectionSpec) addPrefixRoutes(v *VRF, s Session, u *underlaySpec) {
 func (u *underlaySpec) compile(t timers) VRF {
 	s := Subinterface{
 		Name: subinterfaceName(u.Port, 0, u.VLANID),
-		Port: u.Port, CTag: u.VLANID, MTU: u.mtu, Side: SideUnderlay, Addresses: slices.Clone(u.addresses),
+		Port: u.Port, CTag: u.VLANID, MTU: u.mtu, Side: SideUnderlay, Addresses: slices.Clone(u.addresses), Routes: u.sortedRoutes(),
 	}
 	slices.SortFunc(s.Addresses, comparePrefixes)
 	v := VRF{Name: UnderlayVRF, Subinterfaces: []Subinterface{s}}
 	for _, n := range u.neighbors {
 		for _, a := range s.Addresses {
-			if a.Contains(n.address) {
+			if a.Contains(n.address) || u.beyond(n.address) && a.Addr().Is4() == n.address.Is4() {
 				v.addSession(Session{Subinterface: s.Name, Local: a.Addr(), Peer: n.address, PeerAS: n.asn,
-					Side: SideUnderlay, Enabled: true, GracefulRestart: true, EVPN: true, BFD: n.bfd}, t)
+					Side: SideUnderlay, Enabled: true, GracefulRestart: true, EVPN: true, BFD: n.bfd, Multihop: u.beyond(n.address)}, t)
 			}
 		}
 	}
@@ -353,9 +370,7 @@ func (c *connectionSpec) subinterface(u *underlaySpec) Subinterface {
 	slices.SortFunc(x.Local, netip.Addr.Compare)
 	slices.SortFunc(x.Remote, netip.Addr.Compare)
 	x.Import, x.Export = sortedTargets(c.vxlan.imports), sortedTargets(c.vxlan.exports)
-	x.Routes = slices.SortedFunc(slices.Values(u.routes), func(a, b UnderlayRoute) int {
-		return cmp.Or(cmp.Compare(b.Prefix.Bits(), a.Prefix.Bits()), a.Prefix.Addr().Compare(b.Prefix.Addr()))
-	})
+	x.Routes = u.sortedRoutes()
 	inner := c.mtu
 	ends := slices.Clone(x.Remote)
 	for _, n := range u.neighbors { // what they tell of is of their family

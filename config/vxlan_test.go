@@ -107,14 +107,25 @@ func TestUnderlayRoutes(t *testing.T) {
 	if got := fmt.Sprint(d.VRFs[0].Subinterfaces[0].VXLAN.Routes); got != "[172.17.0.0/16 via 172.16.0.3 172.16.0.0/12 via 172.16.0.2]" {
 		t.Errorf("routes %s, want the longest first", got)
 	}
+	multihop, err := Parse("f", []byte(strings.Replace(text, "routes:", "evpn: {neighbors: [{address: 172.17.0.12, peerASN: 65020}, {address: 172.16.0.20, peerASN: 65020}]}, routes:", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range multihop.VRFs[slices.IndexFunc(multihop.VRFs, func(v VRF) bool { return v.Name == UnderlayVRF })].Sessions {
+		if beyond := s.Peer.String() == "172.17.0.12"; s.Multihop != beyond || (s.BFD.Interval == 0) != beyond || s.Local.String() != "172.16.0.1" {
+			t.Errorf("%+v", s)
+		}
+	}
 	other, err := Parse("f", []byte(strings.Replace(text, "172.16.0.3}", "172.16.0.2}", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := Diff(d, other); len(c) != 1 || !strings.Contains(c[0].String(), "UnderlayRoutes") {
+	if c := Diff(d, other); len(c) != 2 || !strings.Contains(fmt.Sprint(c), "UnderlayRoutes") || !strings.Contains(fmt.Sprint(c), " Routes") {
 		t.Errorf("another next hop: %v", c)
 	}
 	for _, c := range []struct{ name, old, new, want string }{
+		{"a neighbour elsewhere", "routes:", "evpn: {neighbors: [{address: 172.48.0.12, peerASN: 65020}]}, routes:", "not on the underlay"},
+		{"BFD with one beyond", "routes:", "evpn: {neighbors: [{address: 172.17.0.12, peerASN: 65020, bfd: {multiplier: 5}}]}, routes:", "BFD goes no further than a link"},
 		{"no router", "nextHopIpAddress: 172.16.0.3", "nextHopIpAddress: 172.18.0.3", "not on the underlay"},
 		{"ourselves", "nextHopIpAddress: 172.16.0.3", "nextHopIpAddress: 172.16.0.1", "our own end"},
 		{"another family", "nextHopIpAddress: 172.16.0.3", "nextHopIpAddress: fd01::3", "another family"},

@@ -503,7 +503,7 @@ func (e *Edge) sessionConfigs() []bgp.SessionConfig {
 			Name: s.cfg.Name, Namespace: s.vrf.kernel.namespace, Local: s.cfg.Local, Peer: s.cfg.Peer,
 			LocalAS: e.device.ASN, PeerAS: s.cfg.PeerAS, RouterID: e.device.RouterID, Key: s.cfg.Key,
 			Keepalive: s.cfg.Keepalive, Hold: s.cfg.Hold, MinHold: min(minHold, s.cfg.Hold),
-			GracefulRestart: s.cfg.GracefulRestart, TTLSecurity: s.cfg.TTLSecurity, EVPN: s.cfg.EVPN, Enabled: s.cfg.Enabled,
+			GracefulRestart: s.cfg.GracefulRestart, TTLSecurity: s.cfg.TTLSecurity, Multihop: s.cfg.Multihop, EVPN: s.cfg.EVPN, Enabled: s.cfg.Enabled,
 		})
 	}
 	return all

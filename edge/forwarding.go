@@ -212,7 +212,7 @@ func (f *forwarding) commit() bool {
 }
 
 // connect adds the routes that a subinterface makes by itself: its subnets,
-// its own addresses, and nothing for the all-ones and all-zeroes hosts of an
+// its own addresses, its routes, and nothing for the all-ones and all-zeroes hosts of an
 // IPv4 subnet (RFC 3021 excepts /31).
 func (f *forwarding) connect(s *subinterface) {
 	discard := f.group(dataplane.Blackhole, nil, nil, nil)
@@ -222,6 +222,9 @@ func (f *forwarding) connect(s *subinterface) {
 			f.set(f.connected, host(subnet.Addr()), discard)
 			f.set(f.connected, host(lastAddr(subnet)), discard)
 		}
+	}
+	for _, r := range s.cfg.Routes {
+		f.set(f.connected, r.Prefix, f.group(dataplane.Forward, nil, []hop{{sub: s, addr: r.NextHop}}, nil))
 	}
 	f.connectOwn(s)
 	if s.pair != nil {

@@ -205,7 +205,7 @@ func (e *Edge) underlayOf(c config.VRF, s config.Session) (own netip.Prefix, bey
 	}
 	if on := e.vrfs[config.UnderlayVRF].subs[c.Subinterfaces[i].VXLAN.Underlay]; on != nil {
 		for _, p := range on.cfg.Addresses {
-			if p.Contains(s.Peer) {
+			if p.Addr().Is4() == s.Peer.Is4() {
 				own = p
 			}
 		}

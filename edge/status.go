@@ -100,7 +100,7 @@ type SessionStatus struct {
 type RouteStatus struct {
 	VRF    string       `json:"vrf"`
 	Prefix netip.Prefix `json:"prefix"`
-	Source string       `json:"source"` // bgp, connected, neighbor, local, originated
+	Source string       `json:"source"` // bgp, connected, neighbor, local, static, originated
 	Paths  []PathStatus `json:"paths"`
 }
 
@@ -339,6 +339,8 @@ func sourceOf(g *group) string {
 		return "discard"
 	case g.Kind == dataplane.Glean:
 		return "connected"
+	case g.Kind == dataplane.Forward:
+		return "static"
 	default:
 		return "neighbor"
 	}

@@ -344,6 +344,11 @@ func (n *Node) onLink(addr netip.Addr) bool {
 	})
 }
 
+// routed reports whether one of the node's routes leads to addr.
+func (n *Node) routed(addr netip.Addr) bool {
+	return slices.ContainsFunc(n.Routes, func(r Route) bool { return r.To.Contains(addr) })
+}
+
 func (v *validator) bgp(n *Node) {
 	b := n.BGP
 	if b.ASN == 0 {
@@ -365,7 +370,7 @@ func (v *validator) bgp(n *Node) {
 	}
 	for i := range b.Neighbors {
 		p := &b.Neighbors[i]
-		if p.RemoteAS == 0 || !p.Address.IsValid() || !n.onLink(p.Address) {
+		if p.RemoteAS == 0 || !p.Address.IsValid() || !n.onLink(p.Address) && !(p.EVPN && n.routed(p.Address)) {
 			v.fault(p.Pos, "node %s: neighbor %s: want an address in the subnet of an interface, and a remoteAS", n.Name, p.Address)
 		}
 		if p.Password != "" && !passwordRE.MatchString(p.Password) {

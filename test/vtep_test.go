@@ -1,9 +1,12 @@
 package test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"msee/bgp"
 )
 
 // tellsItsOwn keeps the FRR of topology vxlan from passing on what it hears.
@@ -114,6 +117,56 @@ func TestVTEPBehindRouter(t *testing.T) {
 	}
 	if x := p.since(t, begin); x.lost > 0 {
 		t.Errorf("%v", x)
+	}
+}
+
+// TestEVPNMultihop: the same host, whose FRR has its sessions with MSEEs and gateways across
+// a leaf that only routes.
+func TestEVPNMultihop(t *testing.T) {
+	const host = "172.17.0.20"
+	multihop := "      router bgp 65020\n"
+	for _, peer := range []string{"172.16.0.4", "172.16.0.5", "172.16.0.12", "172.16.0.13"} {
+		multihop += "       neighbor " + peer + " ebgp-multihop 2\n"
+	}
+	l := startLab(t, topology(t, "vxlan",
+		"{address: 172.16.0.20, peerASN: 65020}]}", "{address: 172.17.0.20, peerASN: 65020}]}\n        routes: [{addressPrefix: 172.17.0.0/16, nextHopIpAddress: 172.16.0.20}]",
+		"local: 172.16.0.20", "local: "+host, "routerId: 172.16.0.20", "routerId: "+host, "addresses: [172.16.0.20/24]", "addresses: ["+host+"/24]",
+		"      bfd: {intervalMilliseconds: 300, multiplier: 3}\n", "", tellsItsOwn, tellsItsOwn+multihop,
+		"    routes:\n      - {to: 0.0.0.0/0, via: [10.100.255.4", "    routes:\n      - {to: 172.16.0.0/24, via: [172.17.0.1]}\n      - {to: 0.0.0.0/0, via: [10.100.255.4",
+		"  - name: vm\n", `  - name: leaf
+    kind: frr
+    interfaces:
+      - {name: eth0, addresses: [172.16.0.20/24]}
+      - {name: eth1, addresses: [172.17.0.1/24]}
+
+  - name: vm
+`, "  - {ends: [core:vm, vm:eth1], mtu: 9000}", "  - {ends: [core:leaf, leaf:eth0], mtu: 9000}\n  - {ends: [leaf:eth1, vm:eth1], mtu: 9000}"), "gw0", "gw1")
+	for _, node := range slices.Concat(msees, gateways) {
+		l.awaitState(node, "underlay", host, bgp.StateEstablished, 20*time.Second)
+		if s, ok := l.bfdTo(node)[host]; ok {
+			t.Errorf("%s has BFD across a router: %+v", node, s)
+		}
+	}
+	for _, node := range msees {
+		l.awaitLookup(node, "hit: host "+host)
+		if r := l.route(node, "172.17.0.0/16"); r.Source != "static" {
+			t.Errorf("%s has %+v", node, r)
+		}
+	}
+	l.exec("ce", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/fib_multipath_hash_policy")
+	p := l.startProbe("onprem", "vm", fastPathVM, probeFlows, 1000)
+	p.healthy(t, 20*time.Second)
+	l.exec("vm", "ping", "-c", "2", "-i", "0.2", "-W", "1", "-I", host, "172.16.0.4") // the underlay's own addresses answer
+	l.reload(msees, func(cfg map[string]any) {                                        // without the route all of it is gone
+		u := cfg["underlay"].(map[string]any)
+		delete(u, "routes")
+		u["evpn"].(map[string]any)["neighbors"] = u["evpn"].(map[string]any)["neighbors"].([]any)[:2]
+	})
+	for _, node := range msees {
+		l.awaitLookup(node, "miss: not an endpoint")
+		if r := l.route(node, "172.17.0.0/16"); r.Source != "" {
+			t.Errorf("%s: %+v is left", node, r)
+		}
 	}
 }
 

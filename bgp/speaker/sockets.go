@@ -156,6 +156,7 @@ func control(c syscall.RawConn, fn func(fd int) error) error {
 // there is, and so must what is received have been.
 const (
 	ttlLink     = 1
+	ttlMultihop = 64
 	ttlSecurity = 255
 )
 
@@ -169,6 +170,9 @@ func setTTL(fd int, v6 bool, ttl int) error {
 // setHops sets the TTL of a session's connection and, with TTL security, the
 // least it takes.
 func setHops(fd int, c *bgp.SessionConfig) error {
+	if c.Multihop {
+		return setTTL(fd, c.Peer.Is6(), ttlMultihop)
+	}
 	if !c.TTLSecurity {
 		return setTTL(fd, c.Peer.Is6(), ttlLink)
 	}
