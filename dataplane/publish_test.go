@@ -123,6 +123,8 @@ func TestPublishingUnderLoad(t *testing.T) {
 	if n := published.Load(); n < wanted {
 		t.Errorf("%d publications in %v, want %d", n, took, wanted)
 	}
+	publish()
+	e.Sync() // the worker has come round: the last frames arrived before they were counted
 	c := ports[0].Counters
 	if sent := uint64(16 * (len(before) + len(during))); c.RxFrames.Load() != sent || c.Verdicts[Transmit].Load() != sent {
 		t.Errorf("%d frames sent, %d received, %d forwarded", sent, c.RxFrames.Load(), c.Verdicts[Transmit].Load())
