@@ -17,21 +17,7 @@ import (
 func (s *Speaker) Advertise(u bgp.Update) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	routes, dirty := s.routes[u.Session], s.dirty[u.Session]
-	if routes == nil {
-		routes = make(map[netip.Prefix]*bgp.Attrs)
-		s.routes[u.Session] = routes
-	}
-	if dirty == nil {
-		dirty = new(queue[netip.Prefix, struct{}])
-		s.dirty[u.Session] = dirty
-	}
-	for _, p := range u.Withdraw {
-		if _, ok := routes[p]; ok {
-			delete(routes, p)
-			dirty.set(p, struct{}{})
-		}
-	}
+	routes, dirty := withdraw(s.routes, s.dirty, u.Session, u.Withdraw)
 	for _, r := range u.Announce {
 		if old := routes[r.Prefix]; r.Attrs != nil && (old == nil || !equal(old, r.Attrs)) {
 			routes[r.Prefix] = r.Attrs
@@ -66,21 +52,7 @@ func (s *Speaker) ReplaceEVPN(session string, routes []evpn.Route) {
 }
 
 func (s *Speaker) advertiseEVPNLocked(u evpn.Update) {
-	routes, dirty := s.evpn[u.Session], s.evpnDirty[u.Session]
-	if routes == nil {
-		routes = make(map[evpn.Key]evpn.Route, len(u.Announce))
-		s.evpn[u.Session] = routes
-	}
-	if dirty == nil {
-		dirty = new(queue[evpn.Key, struct{}])
-		s.evpnDirty[u.Session] = dirty
-	}
-	for _, k := range u.Withdraw {
-		if _, ok := routes[k]; ok {
-			delete(routes, k)
-			dirty.set(k, struct{}{})
-		}
-	}
+	routes, dirty := withdraw(s.evpn, s.evpnDirty, u.Session, u.Withdraw)
 	for i := range u.Announce {
 		r := &u.Announce[i]
 		if old, ok := routes[r.Key]; !ok || !old.Equal(r) {
@@ -89,6 +61,27 @@ func (s *Speaker) advertiseEVPNLocked(u evpn.Update) {
 		}
 	}
 	s.wakeUp()
+}
+
+// withdraw takes keys out of a session's Adj-RIB-Out, and returns it with what of it has not
+// been told.
+func withdraw[K comparable, R any](all map[string]map[K]R, untold map[string]*queue[K, struct{}], session string, keys []K) (map[K]R, *queue[K, struct{}]) {
+	routes, dirty := all[session], untold[session]
+	if routes == nil {
+		routes = make(map[K]R)
+		all[session] = routes
+	}
+	if dirty == nil {
+		dirty = new(queue[K, struct{}])
+		untold[session] = dirty
+	}
+	for _, k := range keys {
+		if _, ok := routes[k]; ok {
+			delete(routes, k)
+			dirty.set(k, struct{}{})
+		}
+	}
+	return routes, dirty
 }
 
 func equal(a, b *bgp.Attrs) bool {
