@@ -345,6 +345,9 @@ func (w *Worker) adoptSenders() {
 				w.log.Error("open transmit queue", "egress", p.Name, "err", err)
 				continue
 			}
+			if b, ok := sender.(port.Burster); ok && b.WhySingly() != nil {
+				w.log.Warn("small frames leave one by one", "egress", p.Name, "err", b.WhySingly())
+			}
 			q = &egressQueue{sender: sender,
 				control: make([]*port.Frame, 0, injectBatch+maxReplies+piecePool),
 				frames:  make([]*port.Frame, 0, port.BatchSize),

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -75,10 +76,11 @@ type progRun struct {
 }
 
 // openBurst opens one for a device in the caller's network namespace. It
-// returns nil if the device is none that it is for. It needs Linux 6.15.
+// returns nil if the device is none that it is for, or the kernel is older than
+// Linux 6.15.
 func openBurst(ifindex int) (_ *burstSender, err error) {
 	dev, err := netlink.LinkByIndex(ifindex)
-	if err != nil || dev.Type() != "veth" {
+	if err != nil || dev.Type() != "veth" || !kernelBursts() {
 		return nil, err
 	}
 	c := &burstSender{}
@@ -112,6 +114,12 @@ func openBurst(ifindex int) (_ *burstSender, err error) {
 	packet := &c.mem[packetAt] // zeros, which the first frame overwrites
 	c.run = progRun{fd: uint32(c.program.FD()), in: uint64(uintptr(unsafe.Pointer(packet))), sizeIn: burstMin, repeat: 1}
 	return c, nil
+}
+
+// kernelBursts reports whether the kernel has what it takes: a program that can tell in
+// which namespace it runs.
+func kernelBursts() bool {
+	return !errors.Is(features.HaveProgramHelper(ebpf.SchedCLS, asm.FnGetNetnsCookie), ebpf.ErrNotSupported)
 }
 
 // others is what a port's senders have to know of who else sends on its device.

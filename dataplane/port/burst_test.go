@@ -11,52 +11,34 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"msee/netns"
 )
+
+// needsBursts skips the test where the kernel cannot send bursts, and fails it where a sender
+// could and does not.
+func needsBursts(t testing.TB, s *packetSender) {
+	t.Helper()
+	if !kernelBursts() {
+		t.Skip("programs of this kernel cannot tell their namespace: bursts need Linux 6.15")
+	}
+	if s.bursts == nil {
+		t.Fatal("no bursts: ", s.WhySingly())
+	}
+}
 
 // burstPort is a packet port with a sender of bursts and what its far end gets.
 func burstPort(t *testing.T) (ns string, p *Packet, s *packetSender, far int) {
 	t.Helper()
 	a, b := testNS(t, "a"), testNS(t, "b")
 	testVeth(t, a, "dev0", b, "far0")
-	for ns, dev := range map[string]string{a: "dev0", b: "far0"} {
-		in(t, ns, func() error {
-			link, err := netlink.LinkByName(dev)
-			if err != nil {
-				return err
-			}
-			return netlink.LinkSetMTU(link, 9000)
-		})
-	}
+	testMTU(t, 9000, map[string]string{a: "dev0", b: "far0"})
 	p = testPacket(t, a, PacketConfig{Device: "dev0", RingFrames: 8})
 	s = newTestSender(t, p).(*packetSender)
-	if s.bursts == nil {
-		in(t, a, func() error {
-			_, err := openBurst(p.ifindex)
-			t.Skip("the kernel cannot send bursts: ", err)
-			return nil
-		})
-	}
+	needsBursts(t, s)
 	far = rawSocket(t, b, "far0")
 	if err := unix.SetsockoptInt(far, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20); err != nil {
 		t.Fatal(err)
 	}
 	return a, p, s, far
-}
-
-// arrived reads n frames and returns the numbers they end with.
-func arrived(t *testing.T, far, n int) (got []int) {
-	t.Helper()
-	buf := make([]byte, 10000)
-	for range n {
-		size, err := unix.Read(far, buf)
-		if err != nil {
-			break
-		}
-		got = append(got, int(binary.BigEndian.Uint32(buf[size-4:])))
-	}
-	return got
 }
 
 // TestBursts: frames of all lengths arrive in order and as they were, some in bursts,
@@ -156,7 +138,7 @@ func TestBurstElsewhere(t *testing.T) {
 	if s.bursts != nil {
 		t.Error("sent bursts from another namespace")
 	}
-	if got := arrived(t, far, len(want)); !slices.Equal(got, want) {
+	if got := arrived(far, len(want)); !slices.Equal(got, want) {
 		t.Errorf("frames %v arrived, want %v", got, want)
 	}
 }
@@ -178,7 +160,7 @@ func TestBurstDeviceDown(t *testing.T) {
 		}
 		return nil
 	})
-	if got, want := arrived(t, far, 10), []int{10, 11, 12, 13, 14, 15, 16, 17, 18, 19}; !slices.Equal(got, want) {
+	if got, want := arrived(far, 10), []int{10, 11, 12, 13, 14, 15, 16, 17, 18, 19}; !slices.Equal(got, want) {
 		t.Errorf("frames %v arrived, want %v", got, want)
 	}
 }
@@ -262,7 +244,7 @@ func TestBurstsOfSilentHost(t *testing.T) {
 			for i := range 20 {
 				want = append(want, i)
 			}
-			if got := arrived(t, far, len(want)); !slices.Equal(got, want) {
+			if got := arrived(far, len(want)); !slices.Equal(got, want) {
 				t.Errorf("frames %v arrived, want %v", got, want)
 			}
 		})
@@ -305,31 +287,10 @@ func TestNoBurstThroughQueues(t *testing.T) {
 // the ring do, whatever their flows.
 func TestBurstQueue(t *testing.T) {
 	a, b := testNS(t, "a"), testNS(t, "b")
-	const queues = 8
-	in(t, a, func() error {
-		peer, err := os.Open(netns.Path(b))
-		if err != nil {
-			return err
-		}
-		defer peer.Close()
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = "dev0", queues, queues
-		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far0", PeerNamespace: netlink.NsFd(peer.Fd()),
-			PeerNumTxQueues: queues, PeerNumRxQueues: queues}); err != nil {
-			return err
-		}
-		return setUp("dev0", true)
-	})
-	in(t, b, func() error {
-		if err := ethtoolSet("far0", unix.ETHTOOL_SGRO, 1); err != nil { // with NAPI there are queues to receive by
-			return err
-		}
-		return setUp("far0", true)
-	})
+	testVethQueues(t, a, "dev0", b, "far0", 8)
+	in(t, b, func() error { return ethtoolSet("far0", unix.ETHTOOL_SGRO, 1) }) // with NAPI there are queues to receive by
 	s := newTestSender(t, testPacket(t, a, PacketConfig{Device: "dev0", RingFrames: 8})).(*packetSender)
-	if s.bursts == nil {
-		t.Skip("the kernel cannot send bursts")
-	}
+	needsBursts(t, s)
 	far := rawSocket(t, b, "far0")
 	// All but those of queue 0 are dropped. SKF_AD_OFF + SKF_AD_QUEUE, linux/filter.h.
 	filter := []unix.SockFilter{{Code: 0x20, K: 0xfffff000 + 24}, {Code: 0x15, Jf: 1, K: 0}, {Code: 6, K: 0xffff}, {Code: 6, K: 0}}
@@ -356,7 +317,7 @@ func TestBurstQueue(t *testing.T) {
 		}
 		return nil
 	})
-	if got := arrived(t, far, len(want)); !slices.Equal(got, want) {
+	if got := arrived(far, len(want)); !slices.Equal(got, want) {
 		t.Errorf("frames %v came by queue 0, want %v", got, want)
 	}
 }

@@ -41,6 +41,12 @@ func in(t testing.TB, ns string, fn func() error) {
 // testVeth makes a cable between devices in two namespaces, up.
 func testVeth(t testing.TB, ns1, dev1, ns2, dev2 string) {
 	t.Helper()
+	testVethQueues(t, ns1, dev1, ns2, dev2, 1)
+}
+
+// testVethQueues is testVeth, with so many queues each way.
+func testVethQueues(t testing.TB, ns1, dev1, ns2, dev2 string, queues int) {
+	t.Helper()
 	in(t, ns1, func() error {
 		peer, err := os.Open(netns.Path(ns2))
 		if err != nil {
@@ -48,8 +54,9 @@ func testVeth(t testing.TB, ns1, dev1, ns2, dev2 string) {
 		}
 		defer peer.Close()
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name = dev1
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: dev2, PeerNamespace: netlink.NsFd(peer.Fd())})
+		attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = dev1, queues, queues
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: dev2, PeerNamespace: netlink.NsFd(peer.Fd()),
+			PeerNumTxQueues: uint32(queues), PeerNumRxQueues: uint32(queues)})
 	})
 	for ns, dev := range map[string]string{ns1: dev1, ns2: dev2} {
 		in(t, ns, func() error {
@@ -81,6 +88,20 @@ func addAddr(dev, cidr string) error {
 		return err
 	}
 	return netlink.AddrAdd(link, addr)
+}
+
+// testMTU sets the MTU of devices, by namespace.
+func testMTU(t testing.TB, mtu int, devices map[string]string) {
+	t.Helper()
+	for ns, dev := range devices {
+		in(t, ns, func() error {
+			link, err := netlink.LinkByName(dev)
+			if err != nil {
+				return err
+			}
+			return netlink.LinkSetMTU(link, mtu)
+		})
+	}
 }
 
 func testPacket(t testing.TB, ns string, cfg PacketConfig) *Packet {

@@ -280,15 +280,7 @@ func BenchmarkPacket(b *testing.B) {
 func TestResize(t *testing.T) {
 	a, b := testNS(t, "a"), testNS(t, "b")
 	testVeth(t, a, "dev0", b, "far0")
-	for ns, dev := range map[string]string{a: "dev0", b: "far0"} {
-		in(t, ns, func() error {
-			link, err := netlink.LinkByName(dev)
-			if err != nil {
-				return err
-			}
-			return netlink.LinkSetMTU(link, 9000)
-		})
-	}
+	testMTU(t, 9000, map[string]string{a: "dev0", b: "far0"})
 	p := testPacket(t, a, PacketConfig{Device: "dev0", RingFrames: 8})
 	far := testPacket(t, b, PacketConfig{Device: "far0", RingFrames: 8})
 	sender, err := far.NewSender()

@@ -25,6 +25,7 @@ type packetSender struct {
 	tunnels        *tunnelTap   // for superframes in tunnels; nil before OpenTunnels
 	xsk            *xskSender   // for small frames of an xdp port; nil on others
 	bursts         *burstSender // for bursts of small frames; nil where there is none
+	noBursts       error        // why, if there should be one
 	others         *others
 	msgs           [BatchSize]unix.Mmsghdr
 	iovs           [BatchSize]unix.Iovec
@@ -88,8 +89,7 @@ func newPacketSender(name string, ifindex int, others *others) (_ *packetSender,
 	if err = others.look(ifindex); err != nil {
 		return nil, err
 	}
-	// Without it, an older kernel's, frames leave by the ring.
-	s.bursts, _ = openBurst(ifindex)
+	s.bursts, s.noBursts = openBurst(ifindex) // without it frames leave by the ring
 	for i := range s.msgs {
 		s.msgs[i].Hdr.Iov = &s.iovs[i]
 		s.msgs[i].Hdr.SetIovlen(1)
@@ -221,6 +221,9 @@ func (s *packetSender) endBursts() (err error) {
 	}
 	return err
 }
+
+// WhySingly implements Burster.
+func (s *packetSender) WhySingly() error { return s.noBursts }
 
 // OpenTunnels implements Tunneler.
 func (s *packetSender) OpenTunnels() error {

@@ -122,6 +122,13 @@ type Sender interface {
 	Close() error
 }
 
+// Burster is a Sender that may send bursts of small frames for less.
+type Burster interface {
+	// WhySingly says what keeps it from that where the device and the kernel could; nil is
+	// nothing.
+	WhySingly() error
+}
+
 // Tunneler is a Sender that may take superframes in tunnels (see Frame.Inner)
 // whole. All others must be given the frames they stand for.
 type Tunneler interface {

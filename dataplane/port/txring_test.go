@@ -6,7 +6,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,6 +16,19 @@ func numbered(i, size int) *Frame {
 	binary.BigEndian.PutUint32(b[size/2:], uint32(i))
 	binary.BigEndian.PutUint32(b[size-4:], uint32(i))
 	return f
+}
+
+// arrived reads n frames of a socket and returns the numbers they end with.
+func arrived(far, n int) (got []int) {
+	buf := make([]byte, 10000)
+	for range n {
+		size, err := unix.Read(far, buf)
+		if err != nil {
+			break
+		}
+		got = append(got, int(binary.BigEndian.Uint32(buf[size-4:])))
+	}
+	return got
 }
 
 // TestTxRingCopies sends each slot's frame several times over while the far end
@@ -30,15 +42,7 @@ func TestTxRingCopies(t *testing.T) {
 	if err := unix.SetsockoptInt(far, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20); err != nil {
 		t.Fatal(err)
 	}
-	for _, dev := range []struct{ ns, name string }{{a, "dev0"}, {b, "far0"}} {
-		in(t, dev.ns, func() error {
-			link, err := netlink.LinkByName(dev.name)
-			if err != nil {
-				return err
-			}
-			return netlink.LinkSetMTU(link, 9000)
-		})
-	}
+	testMTU(t, 9000, map[string]string{a: "dev0", b: "far0"})
 	const total = 3 * txSlots
 	sizes := []int{64, txFrameMax, txFrameMax + 1, 300, 1514, 9000}
 	size := func(i int) int { return sizes[i/7%len(sizes)] } // in runs
@@ -82,16 +86,7 @@ func TestTxRingRefused(t *testing.T) {
 	}
 	expect := func(numbers ...int) {
 		t.Helper()
-		var got []int
-		buf := make([]byte, 2048)
-		for range numbers {
-			n, err := unix.Read(far, buf)
-			if err != nil {
-				break
-			}
-			got = append(got, int(binary.BigEndian.Uint32(buf[n-4:])))
-		}
-		if !slices.Equal(got, numbers) {
+		if got := arrived(far, len(numbers)); !slices.Equal(got, numbers) {
 			t.Errorf("frames %v arrived, want %v", got, numbers)
 		}
 	}
