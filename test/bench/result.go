@@ -190,6 +190,9 @@ func (r *result) how() string {
 	say("copyBoundPercent", "%s %% of the copies' bound", 1)
 	say("retransmits", "%s retransmits", 1)
 	say("routerDrops", "%s drops", 1)
+	if theirs, ok := r.Baseline.Extra["p95Mpps"]; ok {
+		parts = append(parts, fmt.Sprintf("p95 %s beside %s Mpps", number(r.Extra["p95Mpps"]), number(theirs)))
+	}
 	say("offeredMpps", "%s Mpps offered", 1)
 	say("lostPercent", "%s %% lost", 1)
 	say("timesOffered", "%s times the best offered", 1)

@@ -18,6 +18,9 @@ type udpFlood struct{ octets, flows int }
 // floodWarmup is how long a flood runs before it is measured.
 const floodWarmup = 500 * time.Millisecond
 
+// floodWindow is what quick moments of the machine are told from slow ones by.
+const floodWindow = 100 * time.Millisecond
+
 func (u udpFlood) measure(ctx context.Context, b *bench, s side) (reading, error) {
 	restore, err := b.bed.prepareFlood(ctx, vnet)
 	if err != nil {
@@ -86,10 +89,14 @@ func (u udpFlood) delivered(ctx context.Context, b *bench, s side, perSecond flo
 	if err != nil {
 		return 0, nil, err
 	}
-	pause(ctx, time.Duration(b.seconds)*time.Second)
-	after, err := sender.count()
-	if err != nil {
-		return 0, nil, err
+	after, rates := before, []float64(nil)
+	for end := before.at.Add(time.Duration(b.seconds) * time.Second); after.at.Before(end) && ctx.Err() == nil; {
+		pause(ctx, floodWindow)
+		was := after
+		if after, err = sender.count(); err != nil {
+			return 0, nil, err
+		}
+		rates = append(rates, float64(after.arrived-was.arrived)/after.at.Sub(was.at).Seconds()/1e6)
 	}
 	if extra, err = m.done(); err != nil {
 		return 0, nil, err
@@ -99,6 +106,8 @@ func (u udpFlood) delivered(ctx context.Context, b *bench, s side, perSecond flo
 	if arrived == 0 {
 		return 0, nil, errors.Join(ctx.Err(), fmt.Errorf("none of the %g frames sent arrived", sent))
 	}
+	slices.Sort(rates)
+	extra["p95Mpps"] = quantile(rates, 0.95)
 	extra["offeredMpps"], extra["lostPercent"] = sent/took/1e6, 100*(1-arrived/sent)
 	return arrived / took / 1e6, extra, ctx.Err()
 }
