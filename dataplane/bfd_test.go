@@ -247,6 +247,32 @@ func TestBFDReadsThePortFirst(t *testing.T) {
 	}
 }
 
+// TestBFDReadsWhatAPortLeaves: so it is with a port that gives less at a time than a
+// worker has room for, as a tap does.
+func TestBFDReadsWhatAPortLeaves(t *testing.T) {
+	r := newRouter(t, 0x8100)
+	f := newFar(r, families[0].addr, families[0].our, 100)
+	s := session(families[0].addr, families[0].our, bfdConfig)
+	f.meet(t, s)
+	r.pass(152 * time.Millisecond)
+	r.customer.most = 4
+	queue := func(b []byte) {
+		buf := append(make([]byte, port.Headroom), b...)
+		r.customer.rx = append(r.customer.rx, port.Frame{Buf: buf, Start: port.Headroom, End: len(buf)})
+	}
+	for range 10 {
+		queue(frame(t, mseeMAC, tags(100), q, udp4("10.1.0.1", "10.100.1.1", 64, 1)...))
+	}
+	queue(f.datagram(t, f.Transmit(r.worker.clock(), nil), bfd.ControlPort, 255))
+	for len(r.customer.rx) > 0 {
+		n := r.worker.step()
+		r.worker.serveBFD(n, r.worker.more)
+	}
+	if s.Report().State != bfd.Up {
+		t.Error("down although the peer's packet was there")
+	}
+}
+
 // exchange2 delivers what the far end has to say.
 func (f *far) exchange2(t *testing.T) {
 	for b := f.Transmit(f.r.worker.clock(), nil); len(b) > 0; b = f.Transmit(f.r.worker.clock(), nil) {

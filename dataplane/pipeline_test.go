@@ -24,6 +24,7 @@ type fakePort struct {
 	rx   []port.Frame
 	tx   []port.Frame
 	full bool // refuse to send
+	most int  // frames that a Recv gives; 0: as many as there is room for
 
 	noSender error // of NewSender
 }
@@ -35,10 +36,14 @@ func (p *fakePort) Release()          {}
 func (p *fakePort) Stats() port.Stats { return port.Stats{} }
 func (p *fakePort) Close() error      { return nil }
 func (p *fakePort) Recv(batch []port.Frame) (int, error) {
+	if p.most > 0 {
+		batch = batch[:min(p.most, len(batch))]
+	}
 	n := copy(batch, p.rx)
 	p.rx = p.rx[n:]
 	return n, nil
 }
+func (p *fakePort) More() bool                      { return len(p.rx) > 0 }
 func (p *fakePort) NewSender() (port.Sender, error) { return fakeSender{p}, p.noSender }
 
 type fakeSender struct{ p *fakePort }

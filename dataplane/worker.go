@@ -21,6 +21,7 @@ type Worker struct {
 	log     *slog.Logger
 	index   int // of its port
 	device  port.Port
+	leaver  port.Leaver // device, if it is one
 	mac     port.MAC
 	macWord uint64 // as admit compares it
 
@@ -92,6 +93,7 @@ func newWorker(e *Engine, t *thread, index int, p port.Port) (*Worker, error) {
 		mail:         make(chan func(*Worker), mailQueue),
 		eapol:        newTokenBucket(puntEAPOLPerSecond, puntEAPOLPerSecond/2),
 	}
+	w.leaver, _ = p.(port.Leaver)
 	if w.bulk.keeper, _ = p.(port.Keeper); w.bulk.keeper != nil {
 		w.batch = make([]port.Frame, keptFrames)
 	}
@@ -189,7 +191,7 @@ func (w *Worker) step() int {
 	w.giveBack()
 	w.replies, w.pieces = w.replies[:0], w.pieces[:0]
 	w.publishCounters(uint64(n), uint64(bytes))
-	w.more = n == len(room) || w.bulk.keeper != nil && w.bulk.keeper.More()
+	w.more = n == len(room) || w.leaver != nil && w.leaver.More()
 	return max(n, 1)
 }
 

@@ -276,7 +276,7 @@ func (p *Packet) Release() { p.ring.release(p.ring.held) }
 // ReleaseOldest implements Keeper.
 func (p *Packet) ReleaseOldest(n int) { p.ring.release(n) }
 
-// More implements Keeper.
+// More implements Leaver.
 func (p *Packet) More() bool { return p.ring.more }
 
 // Stats implements Port.

@@ -102,13 +102,18 @@ type Port interface {
 	Close() error
 }
 
+// Leaver is a Port whose Recv may fill less of a batch than it could, and leave frames.
+type Leaver interface {
+	// More reports whether the last Recv may have left frames that it had room for.
+	More() bool
+}
+
 // Keeper is a Port whose frames may be kept while it is asked for more: Recv may be
 // called again before Release, and goes on behind them.
 type Keeper interface {
+	Leaver
 	// ReleaseOldest gives those n frames back that have been out for longest.
 	ReleaseOldest(n int)
-	// More reports whether the last Recv has left frames that it could have taken.
-	More() bool
 }
 
 // Sender transmits on one port for one worker.

@@ -24,6 +24,7 @@ type Tap struct {
 	ifindex int
 	fd      int
 	bufs    [][]byte
+	more    bool // the last Recv has read as many frames as it may
 
 	mu       sync.Mutex // guards netlink against Close during Stats, and:
 	netlink  *netlink.Handle
@@ -121,6 +122,7 @@ func (t *Tap) FD() int { return t.fd }
 
 // Recv implements Port.
 func (t *Tap) Recv(batch []Frame) (int, error) {
+	t.more = false
 	for i := range min(len(batch), len(t.bufs)) {
 		buf := t.bufs[i]
 		n, err := unix.Read(t.fd, buf[tapFrameOff-VNetHdrLen:])
@@ -141,8 +143,12 @@ func (t *Tap) Recv(batch []Frame) (int, error) {
 			Truncated: n > MaxFrame,
 		}
 	}
+	t.more = true
 	return min(len(batch), len(t.bufs)), nil
 }
+
+// More implements Leaver.
+func (t *Tap) More() bool { return t.more }
 
 // Release implements Port. The buffers are our own, and the next Recv fills
 // them again.

@@ -96,6 +96,31 @@ func drain(p Port) {
 	}
 }
 
+// TestTapMore: a Recv that has read as many frames as it may says that there may be more.
+func TestTapMore(t *testing.T) {
+	ns := testNS(t, "a")
+	tap := testTap(t, ns, "")
+	host := newTestSender(t, testPacket(t, ns, PacketConfig{Device: tap.Name(), RingFrames: 8}))
+	frames := make([]*Frame, tapBatch)
+	for i := range frames {
+		frames[i] = testFrame(60)
+	}
+	if n, err := host.Send(frames); n != len(frames) || err != nil {
+		t.Fatalf("Send to tap: %d, %v", n, err)
+	}
+	batch := make([]Frame, BatchSize)
+	if n, err := tap.Recv(batch); n != tapBatch || err != nil || !tap.More() {
+		t.Errorf("of %d frames: %d, %v, more %v", len(frames), n, err, tap.More())
+	}
+	tap.Release()
+	for tap.More() { // the host may have said something itself
+		if _, err := tap.Recv(batch); err != nil {
+			t.Fatal(err)
+		}
+		tap.Release()
+	}
+}
+
 func TestTapOverload(t *testing.T) {
 	ns := testNS(t, "a")
 	tap := testTap(t, ns, "")

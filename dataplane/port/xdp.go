@@ -3,6 +3,7 @@ package port
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -183,6 +184,11 @@ func (p *XDP) Recv(batch []Frame) (n int, err error) {
 		}
 	}
 	return n, nil
+}
+
+// More implements Leaver.
+func (p *XDP) More() bool {
+	return slices.ContainsFunc(p.queues, func(q *xskQueue) bool { return q.more })
 }
 
 // Release implements Port.

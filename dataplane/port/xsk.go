@@ -49,6 +49,7 @@ type xskQueue struct {
 	complete xskRing[uint64] // chunks that it has sent
 
 	held    uint32   // entries of rx that the last take gave out
+	more    bool     // the last take has left frames that it had room for
 	touched byte     // of each frame; see take
 	long    [][]byte // buffers for frames of several parts
 }
@@ -191,6 +192,7 @@ func (q *xskQueue) take(batch []Frame) (n int) {
 	ready := atomic.LoadUint32(q.rx.producer) - at // acquires what the kernel wrote before it
 	ready = min(ready, uint32(len(q.rx.entries)))  // it is the kernel's word, but memory others could write
 	used, long := uint32(0), 0
+	q.more = false
 	for n < len(batch) && used < ready {
 		d := q.rx.entries[(at+used)&q.rx.mask]
 		if d.Options&unix.XDP_PKT_CONTD == 0 {
@@ -202,6 +204,7 @@ func (q *xskQueue) take(batch []Frame) (n int) {
 		}
 		parts := q.parts(at+used, ready-used)
 		if parts == 0 || long == maxLong {
+			q.more = parts > 0
 			break
 		}
 		q.join(&batch[n], at+used, parts, long)
