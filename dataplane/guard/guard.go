@@ -21,6 +21,7 @@
 package guard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,7 @@ import (
 	"os"
 	"os/exec"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -57,44 +59,82 @@ type page struct {
 
 // Guard is the process, seen from the router.
 type Guard struct {
-	page   *page
-	child  *exec.Cmd
-	exited chan struct{}
-	closed atomic.Bool
+	page    *page
+	memory  *os.File // of the page
+	command []string
+	log     *slog.Logger
+	child   atomic.Pointer[exec.Cmd]
+	close   context.CancelFunc
+	exited  chan struct{} // the process has, and there will be no other one
 }
 
 // Start starts the guard of this process by a command that runs Main. That the
-// machine grants no precedence is logged, and no error.
+// machine grants no precedence is logged, and no error. Who kills it gets another one.
 func Start(command []string, log *slog.Logger) (*Guard, error) {
 	fd, err := unix.MemfdCreate("guard", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make memory of the guard: %w", err)
 	}
-	file := os.NewFile(uintptr(fd), "guard")
-	defer file.Close()
-	if err := file.Truncate(int64(unsafe.Sizeof(page{}))); err != nil {
-		return nil, fmt.Errorf("make memory of the guard: %w", err)
+	g := &Guard{memory: os.NewFile(uintptr(fd), "guard"), command: command, log: log, exited: make(chan struct{})}
+	if err := g.memory.Truncate(int64(unsafe.Sizeof(page{}))); err != nil {
+		return nil, errors.Join(fmt.Errorf("make memory of the guard: %w", err), g.memory.Close())
 	}
-	g := &Guard{exited: make(chan struct{})}
 	if g.page, err = mapPage(fd); err != nil {
-		return nil, err
+		return nil, errors.Join(err, g.memory.Close())
 	}
 	g.page.router.Store(int32(os.Getpid()))
-	g.child = exec.Command(command[0], command[1:]...)
-	g.child.ExtraFiles = []*os.File{file}
-	g.child.Stderr = os.Stderr
-	if err := g.child.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start guard: %w", err), g.page.unmap())
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := g.start(ctx); err != nil {
+		cancel()
+		return nil, errors.Join(err, g.page.unmap(), g.memory.Close())
 	}
-	go func() {
-		err := g.child.Wait()
-		g.page.takeBack()
-		close(g.exited)
-		if !g.closed.Load() {
-			log.Warn("no guard: BFD on a machine that is too busy may be late", "err", err)
-		}
-	}()
+	g.close = cancel
+	go g.attend(ctx)
 	return g, nil
+}
+
+// start starts the process, which ends with ctx.
+func (g *Guard) start(ctx context.Context) error {
+	child := exec.CommandContext(ctx, g.command[0], g.command[1:]...)
+	child.ExtraFiles = []*os.File{g.memory}
+	child.Stderr = os.Stderr
+	if err := child.Start(); err != nil {
+		return fmt.Errorf("start guard: %w", err)
+	}
+	g.child.Store(child)
+	return nil
+}
+
+// A guard that was killed is started again after a pause, which doubles from the first of
+// these to the second, and is the first again for one that has lived for longer.
+const restartMin, restartMax = 100 * time.Millisecond, time.Minute
+
+// attend waits for the process's end, and starts another one if it was killed. One that
+// ends by itself has been refused what it needs.
+func (g *Guard) attend(ctx context.Context) {
+	defer close(g.exited)
+	for pause := restartMin; ; pause = min(2*pause, restartMax) {
+		began, child := time.Now(), g.child.Load()
+		err := child.Wait()
+		g.page.takeBack()
+		if time.Since(began) > restartMax {
+			pause = restartMin
+		}
+		if status, _ := child.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() && ctx.Err() == nil {
+			g.log.Warn("the guard ended; starting it again", "err", err, "in", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			if err = g.start(ctx); err == nil {
+				continue
+			}
+		}
+		if ctx.Err() == nil {
+			g.log.Warn("no guard: BFD on a machine that is too busy may be late", "err", err)
+		}
+		return
+	}
 }
 
 // Watch has the calling thread watched, which must not change its goroutine any more.
@@ -115,10 +155,9 @@ func (g *Guard) Watch() *Watched {
 // Close ends the guard. All that it watched must have left it, or nobody uses it any
 // more.
 func (g *Guard) Close() error {
-	g.closed.Store(true)
-	g.child.Process.Kill() // an error: it has ended
+	g.close()
 	<-g.exited
-	return g.page.unmap()
+	return errors.Join(g.page.unmap(), g.memory.Close())
 }
 
 // Loans is how often a thread, and how often the whole process, was lent precedence.

@@ -127,7 +127,8 @@ func TestRescueEnds(t *testing.T) {
 	}
 }
 
-// TestGuardKilled: what a guard had lent when it ended is left to nobody.
+// TestGuardKilled: what a guard had lent when it ended is left to nobody, and another one
+// takes its place.
 func TestGuardKilled(t *testing.T) {
 	g := start(t)
 	late, other := newThread(t, g), newThread(t, nil)
@@ -139,16 +140,22 @@ func TestGuardKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := g.child.Process.Kill(); err != nil {
+	first := g.child.Load()
+	if err := first.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	if attr := other.await(t, "the guard was killed", unix.SCHED_NORMAL); attr.Nice != 7 {
 		t.Errorf("nice %d, want 7 as before", attr.Nice)
 	}
-	<-g.exited
+	for g.child.Load() == first { // go test's own limit ends it
+		time.Sleep(time.Millisecond)
+	}
 	if !late.watched.GiveBack() {
 		t.Error("the thread watched is not told to give back what it was lent")
 	}
+	after := newThread(t, g)
+	after.watched.Due(Now() - time.Second)
+	after.await(t, "it is late, and there is a new guard", unix.SCHED_RR)
 	if err := g.Close(); err != nil {
 		t.Error(err)
 	}
@@ -164,7 +171,7 @@ func TestGuardStays(t *testing.T) {
 	late.await(t, "it is late", unix.SCHED_RR)
 	late.watched.Due(Never)
 	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
-		if err := g.child.Process.Signal(s); err != nil {
+		if err := g.child.Load().Process.Signal(s); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -188,7 +195,7 @@ func TestOrphan(t *testing.T) {
 	defer g.Close()
 	select {
 	case <-g.exited:
-		if code := g.child.ProcessState.ExitCode(); code != 7 {
+		if code := g.child.Load().ProcessState.ExitCode(); code != 7 {
 			t.Errorf("exit status %d, want that of its parent, 7", code)
 		}
 	case <-time.After(30 * time.Second):
