@@ -13,6 +13,7 @@ const (
 	flagDF         = 0x4000
 	flagMF         = 0x2000
 	fragmentOffset = 0x1fff // in units of 8 octets
+	fragmentEnd    = (fragmentOffset + 1) * 8
 )
 
 // piecePool is how many pieces and copies wait for one transmission at most.
@@ -60,6 +61,9 @@ func (w *Worker) fragment(p *packet) Verdict {
 	payload := p.ip()[p.headerLen:]
 	field := binary.BigEndian.Uint16(first[6:])
 	offset := int(field&fragmentOffset) * 8
+	if offset+len(payload) > fragmentEnd {
+		return DropMalformed // offsets of its pieces would run into the flags
+	}
 	for len(payload) > 0 {
 		n := min(len(payload), (p.out.Out.MTU-len(header))&^7)
 		if n <= 0 {

@@ -90,6 +90,20 @@ func TestFragmentOfAFragment(t *testing.T) {
 	}
 }
 
+// TestFragmentBeyondTheEnd: a fragment that would end behind the longest packet is
+// dropped. Its pieces would begin anew in front, and say that there are more.
+func TestFragmentBeyondTheEnd(t *testing.T) {
+	for last, want := range map[uint16]Verdict{fragmentOffset - 375: Fragmented, fragmentOffset - 374: Fragmented, fragmentOffset - 373: DropMalformed, fragmentOffset: DropMalformed} {
+		r := newRouter(t, vlan.TPIDQ)
+		l := udp4("10.1.0.1", "10.100.1.1", 64, 2992) // 3,000 octets with UDP's header, 375 times 8
+		ip := l[0].(*layers.IPv4)
+		ip.Flags, ip.FragOffset = 0, last
+		if v := r.receive(frame(t, mseeMAC, tags(100), q, l...)); v != want || v != Fragmented && len(r.core.tx) > 0 {
+			t.Errorf("at %d: %v, %d pieces, want %v", last, v, len(r.core.tx), want)
+		}
+	}
+}
+
 // TestFragmentIntoNowhere: pieces that a tunnel cannot take are counted as lost.
 func TestFragmentIntoNowhere(t *testing.T) {
 	r := newTunnelRouter(t, underlays[0][0], underlays[0][1])

@@ -90,9 +90,14 @@ func finishChecksum(b []byte, h *VNetHdr) {
 	binary.BigEndian.PutUint16(b[h.CsumStart+h.CsumOffset:], sum)
 }
 
-// canFinish reports whether the header of an open checksum lies in a frame of n
-// octets.
-func (h *VNetHdr) canFinish(n int) bool { return int(h.CsumStart)+int(h.CsumOffset)+2 <= n }
+// canFinish reports whether an open checksum lies in a frame of n octets, and is one
+// that finishChecksum can make: SCTP's is a CRC.
+func (h *VNetHdr) canFinish(n int) bool {
+	return h.CsumOffset != sctpSum && int(h.CsumStart)+int(h.CsumOffset)+2 <= n
+}
+
+// sctpSum is where the checksum stands in an SCTP header (RFC 9260 §3.1).
+const sctpSum = 8
 
 // wordsOf is the one's complement sum of 16-bit words (RFC 1071).
 func wordsOf(b []byte, sum uint64) uint16 {

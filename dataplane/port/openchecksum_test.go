@@ -110,6 +110,19 @@ func TestOpenChecksumByChance(t *testing.T) {
 	}
 }
 
+// TestOpenChecksumOfSCTP: a CRC is nothing that we finish.
+func TestOpenChecksumOfSCTP(t *testing.T) {
+	f := testFrame(100)
+	f.VNet = VNetHdr{Flags: VNetNeedsCsum, CsumStart: 34, CsumOffset: 8}
+	if new(burstSender).takes(f) || new(xskSender).takes(f) {
+		t.Error("it would get a sum of words in its place")
+	}
+	f.VNet.CsumOffset = 6 // UDP's
+	if !new(burstSender).takes(f) || !new(xskSender).takes(f) {
+		t.Error("one of UDP is not taken")
+	}
+}
+
 // FuzzOpenChecksum: whatever the octets, what is found lies in the frame, and is
 // found no more once it is finished.
 func FuzzOpenChecksum(f *testing.F) {
