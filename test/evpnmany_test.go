@@ -13,26 +13,35 @@ import (
 	"msee/edge"
 )
 
-// TestEVPNEndpoints has a host tell of 200,000 endpoints, and says how long it takes
-// until an MSEE has them all. What is above the port's limit goes by the gateway.
+// TestEVPNEndpoints has a host tell of 200,000 endpoints, as many as the largest port
+// takes, and says how long it takes until an MSEE has them all in its exact match. The
+// next one goes by the gateway.
 func TestEVPNEndpoints(t *testing.T) {
-	const endpoints, limit = 200_000, 25_000
+	const limit = 200_000
 	l := startLab(t, topology(t, "vxlan", configured["vxlan"]...), "gw0", "gw1")
 	l.exec("vm", "ip", "addr", "add", evpnHosts[1]+"/24", "dev", "eth1")
-	l.reload(gateways, func(cfg map[string]any) { delete(cfg["virtualNetwork"].(map[string]any), "endpoints") })
+	l.reload(gateways, func(cfg map[string]any) {
+		vnet := cfg["virtualNetwork"].(map[string]any)
+		delete(vnet, "endpoints")
+		space := vnet["addressSpace"].(map[string]any)
+		for _, more := range []string{"10.101.0.0/16", "10.102.0.0/15", "10.104.0.0/16"} {
+			space["addressPrefixes"] = append(space["addressPrefixes"].([]any), more)
+		}
+	})
 	l.reload(msees, func(cfg map[string]any) {
 		var neighbors []any
 		for _, host := range evpnHosts {
 			neighbors = append(neighbors, map[string]any{"address": host, "peerASN": evpnAS})
 		}
 		cfg["underlay"].(map[string]any)["evpn"] = map[string]any{"neighbors": neighbors}
+		cfg["ports"].([]any)[0].(map[string]any)["bandwidthInGbps"] = 100
 	})
 	e := startEVPN(t, l)
 	first := netip.MustParseAddr(fastPathVM)
 	e.has(evpnHosts[0], 0, first)
 	l.awaitLookup("msee1", "hit: host "+evpnHosts[0])
 	all := []netip.Addr{first}
-	for i := 1; i < endpoints; i++ { // the first of them in the VNet's prefix, below the GatewaySubnet
+	for i := 1; i <= limit; i++ { // the first of them below the GatewaySubnet
 		n := i + 0x0200
 		if i > 60_000 {
 			n = i + 0x10000
@@ -42,7 +51,7 @@ func TestEVPNEndpoints(t *testing.T) {
 	processes := map[string]int{"edge": l.pid("msee1"), "its speaker": speakerOf(t, l.pid("msee1")), "the host's speaker": speakerOf(t, os.Getpid())}
 	before := cpuTimes(t, processes)
 	began := time.Now()
-	e.has(evpnHosts[0], 0, all...)
+	e.has(evpnHosts[0], 0, all[:limit]...)
 	var s edge.FastPathStatus
 	device := api.NewClient(l.ns("msee1")) // without a process for each question, and with a pause: to be asked costs time as well
 	eventually(t, 2*time.Minute, "all endpoints", func() error {
@@ -51,8 +60,8 @@ func TestEVPNEndpoints(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if s = rows[0]; s.Endpoints != endpoints {
-			return fmt.Errorf("%d endpoints", s.Endpoints)
+		if s = rows[0]; s.Programmed != limit {
+			return fmt.Errorf("%d of %d endpoints programmed", s.Programmed, s.Endpoints)
 		}
 		return nil
 	})
@@ -60,9 +69,20 @@ func TestEVPNEndpoints(t *testing.T) {
 	for name, after := range cpuTimes(t, processes) {
 		t.Logf("%s: %v of processor time", name, after-before[name])
 	}
-	t.Logf("%d endpoints after %v, %d programmed by %d hosts; %s", s.Endpoints, took.Round(10*time.Millisecond), s.Programmed, s.Hosts, s.Alert)
-	if s.Programmed != limit || s.Alert == "" || s.Hosts != 1 {
+	t.Logf("%d endpoints after %v, by %d hosts", s.Programmed, took.Round(10*time.Millisecond), s.Hosts)
+	if s.Endpoints != limit || s.Waiting != 0 || s.Alert != "" || s.Hosts != 1 {
 		t.Errorf("FastPath has %+v", s)
+	}
+	e.has(evpnHosts[0], 0, all...)
+	eventually(t, 30*time.Second, "one more goes by the gateway", func() error {
+		found, err := device.Lookup("er1-private", all[limit])
+		if err != nil || len(found) != 1 || !strings.Contains(found[0].FastPath, "limit") || found[0].Kind != "forward" || len(found[0].Hops) != 2 {
+			return fmt.Errorf("%+v, %v", found, err)
+		}
+		return nil
+	})
+	if rows, err := device.FastPath(); err != nil || rows[0].Programmed != limit || rows[0].Waiting != 1 || rows[0].Alert == "" {
+		t.Errorf("FastPath has %+v, %v", rows, err)
 	}
 	l.awaitLookup("msee1", "hit: host "+evpnHosts[0])
 }
