@@ -86,14 +86,14 @@ func TestBFDWithFRR(t *testing.T) {
 	l := startLab(t, "default")
 	peers := map[string]string{"192.168.15.17": "192.168.15.18", "2001:db8:0:10::1": "2001:db8:0:10::2"} // the CE's address, ours
 	both := []string{"192.168.15.17", "2001:db8:0:10::1"}
-	l.awaitBFD(bfd.Up, 10*time.Second, both...)
+	l.awaitBFD(bfd.Up, 20*time.Second, both...)
 
 	// The customer wants 750 ms, then 100 ms: it can lengthen, not shorten.
 	for _, ms := range []int{750, 100, 300} {
 		l.exec("ce", "vtysh", "-c", "configure terminal", "-c", "bfd", "-c", "profile msee",
 			"-c", fmt.Sprintf("receive-interval %d", ms), "-c", fmt.Sprintf("transmit-interval %d", ms))
 		want := bfd.Millis(time.Duration(max(ms, 300)) * time.Millisecond)
-		eventually(t, 10*time.Second, fmt.Sprintf("intervals follow from %d and 300 ms", ms), func() error {
+		eventually(t, 20*time.Second, fmt.Sprintf("intervals follow from %d and 300 ms", ms), func() error {
 			theirs, ours := l.frrBFD("show bfd peers json"), l.bfdTo("msee1")
 			for ce, us := range peers {
 				o, f := ours[ce], theirs[us]
@@ -111,16 +111,16 @@ func TestBFDWithFRR(t *testing.T) {
 		})
 	}
 
-	// Packets in flight, and those of the moment between the two questions, may
-	// differ.
-	theirs, ours := l.frrBFD("show bfd peers counters json"), l.bfdTo("msee1")
+	// Of two answers of ours with FRR's between them, one has less and one more. Packets in
+	// flight, and of before the other side was there, may differ.
+	before, theirs, after := l.bfdTo("msee1"), l.frrBFD("show bfd peers counters json"), l.bfdTo("msee1")
 	for ce, us := range peers {
-		o, f := ours[ce].Counters, theirs[us]
-		if diff := int64(o.Tx) - int64(f.In); diff < 0 || diff > 8 {
-			t.Errorf("%s: we sent %d packets and FRR has %d", ce, o.Tx, f.In)
+		b, f, a := before[ce].Counters, theirs[us], after[ce].Counters
+		if f.In+8 < b.Tx || f.In > a.Tx {
+			t.Errorf("%s: we had sent %d packets, and then %d; FRR has %d", ce, b.Tx, a.Tx, f.In)
 		}
-		if diff := int64(o.Rx) - int64(f.Out); diff < -4 || diff > 4 {
-			t.Errorf("%s: FRR sent %d packets and we have %d", ce, f.Out, o.Rx)
+		if b.Rx > f.Out+4 || a.Rx+4 < f.Out {
+			t.Errorf("%s: FRR sent %d packets; we had %d, and then %d", ce, f.Out, b.Rx, a.Rx)
 		}
 	}
 
@@ -172,10 +172,13 @@ func TestDrainLosesNothing(t *testing.T) {
 	if err != nil || !strings.Contains(out, "frames/s") {
 		t.Fatalf("drain: %v\n%s", err, out)
 	}
-	l.awaitState("msee1", "er1-private", "192.168.15.17", bgp.StateIdle, 5*time.Second)
-	if s, _ := l.session("msee1", "er1-private", "192.168.15.17"); s.Reason != "drained for maintenance" {
-		t.Errorf("the reason is %q", s.Reason)
-	}
+	eventually(t, 20*time.Second, "the session is down, and says why", func() error {
+		s, err := l.session("msee1", "er1-private", "192.168.15.17")
+		if err == nil && (s.State != bgp.StateIdle || s.Reason != "drained for maintenance") {
+			err = fmt.Errorf("it is %s: %s", s.State, s.Reason)
+		}
+		return err
+	})
 	for args, says := range map[string]string{"show devices -d ": string(edge.Drained), "drain -d ": "drained already"} {
 		if out, err := l.msee(strings.Fields(args + l.ns("msee1"))...); err != nil || !strings.Contains(out, says) {
 			t.Errorf("%s of a drained device: %v\n%s", args, err, out)
@@ -223,9 +226,9 @@ func TestLocalRepair(t *testing.T) {
 		}},
 		{"flap", func(l *testLab) {
 			speak()
-			l.awaitBFD(bfd.Up, 10*time.Second, customer)
+			l.awaitBFD(bfd.Up, 20*time.Second, customer)
 			silence()
-			l.awaitBFD(bfd.Down, 10*time.Second, customer)
+			l.awaitBFD(bfd.Down, 20*time.Second, customer)
 		}},
 	} {
 		ok := t.Run(c.name, func(t *testing.T) {
@@ -237,7 +240,7 @@ func TestLocalRepair(t *testing.T) {
 			silence()
 			defer speak()
 			defer l.muteBGP(false)
-			l.awaitBFD(bfd.Down, 10*time.Second, customer)
+			l.awaitBFD(bfd.Down, 20*time.Second, customer)
 			c.then(l)
 			before := show[edge.PortStatus](l, "msee1", "ports")
 			time.Sleep(1500 * time.Millisecond)
@@ -283,12 +286,11 @@ func TestLocalRepairWithoutBFD(t *testing.T) {
 	}
 	p := &probe{sender}
 	p.healthy(t, 20*time.Second)
-	begin := p.now()
 	l.muteBGP(true)
 	defer l.muteBGP(false)
 	l.exec("ce", "ip", "link", "set", "link1", "down")
 	defer l.exec("ce", "ip", "link", "set", "link1", "up")
-	eventually(t, 10*time.Second, "msee1 has no link", func() error {
+	eventually(t, 20*time.Second, "msee1 has no link", func() error {
 		for _, port := range show[edge.PortStatus](l, "msee1", "ports") {
 			if port.Name == "cust" && port.Link != "down" {
 				return fmt.Errorf("it is %s", port.Link)
@@ -296,13 +298,14 @@ func TestLocalRepairWithoutBFD(t *testing.T) {
 		}
 		return nil
 	})
+	begin := p.now() // the kernel may keep its word of the link for a second, if it has told of others
 	before := show[edge.PortStatus](l, "msee1", "ports")
 	time.Sleep(2 * time.Second)
 	after := show[edge.PortStatus](l, "msee1", "ports")
 	x := p.since(t, begin)
 	n := forwardedBy(after) - forwardedBy(before)
 	t.Logf("%v; msee1 has forwarded %d frames at the end", x, n)
-	if x.lost > probeRate/4 { // none, but for what the kernel's word of the link takes; unrepaired half of all
+	if x.lost > 2 { // unrepaired half of all
 		t.Errorf("the gateways' traffic to the wrong MSEE: %v", x)
 	}
 	if n < 30 {

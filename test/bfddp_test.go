@@ -58,7 +58,7 @@ func startBesideFRR(t *testing.T, namespace, config string) *besideFRR {
 			f.zebra = exec.Command("unshare", append([]string{"-m", "sh", "-c",
 				`mkdir -p "$0" && mount -t tmpfs tmpfs "$0" && chown frr:frr "$0" && exec "$@"`, frr.RunDir}, d.Argv...)...)
 			f.start(f.zebra)
-			eventually(t, 10*time.Second, "zebra", func() error {
+			eventually(t, 20*time.Second, "zebra", func() error {
 				return f.in("test", "-S", frr.RunDir+"/zserv.api").Run()
 			})
 		case "bfdd":
@@ -216,7 +216,7 @@ func TestDistributedBFD(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer syscall.Kill(customer, syscall.SIGCONT)
-	eventually(t, 10*time.Second, "FRR hears of the silence", func() error {
+	eventually(t, 20*time.Second, "FRR hears of the silence", func() error {
 		theirs, err := f.peers("show bfd peers json")
 		if err != nil {
 			return err
@@ -236,7 +236,7 @@ func TestDistributedBFD(t *testing.T) {
 
 	// FRR's operator shuts one down: that is no failure of the neighbor.
 	f.configure("peer "+four, "shutdown")
-	eventually(t, 10*time.Second, "the customer knows that it is shut down", func() error {
+	eventually(t, 20*time.Second, "the customer knows that it is shut down", func() error {
 		d := l.bfdTo("msee1")[four]
 		if c := l.frrBFD("show bfd peers json")[ours[four]]; d.State != bfd.AdminDown || !d.InUse || c.Status != "down" {
 			return fmt.Errorf("the customer has it %s, the dataplane %v, in use %v", c.Status, d.State, d.InUse)

@@ -85,7 +85,7 @@ func intervalsOnTheWire(t *testing.T, l *testLab, peers map[string]string) {
 		want := time.Duration(c.ms) * time.Millisecond
 		capture := l.startCapture(l.ns("ce"), "link1")
 		c.change()
-		eventually(t, 10*time.Second, c.name, func() error {
+		eventually(t, 20*time.Second, c.name, func() error {
 			for ce := range peers {
 				if s := l.bfdTo("msee1")[ce]; time.Duration(s.TxInterval) != want || time.Duration(s.RxInterval) != want || time.Duration(s.DetectionTime) != 3*want {
 					return fmt.Errorf("%s: send every %v, receive every %v, detect in %v", ce, s.TxInterval, s.RxInterval, s.DetectionTime)
@@ -185,7 +185,7 @@ func hostilePackets(t *testing.T, l *testLab, peers map[string]string) {
 		send(255, s.RemoteDiscr, 0, bfd.Up)
 		send(255, s.RemoteDiscr, 0, bfd.Init)
 	}
-	eventually(t, 5*time.Second, "all are dropped", func() error {
+	eventually(t, 20*time.Second, "all are dropped", func() error {
 		if n := bfdDrops(l) - verdicts; n < sent {
 			return fmt.Errorf("%d of %d", n, sent)
 		}

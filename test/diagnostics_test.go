@@ -113,7 +113,7 @@ func peeringStats(t *testing.T, l *testLab) {
 	in, out := sum()
 	const pings, size = 20, 1028 // octets of IP
 	l.exec("onprem", "ping", "-n", "-c", fmt.Sprint(pings), "-i", "0.02", "-s", fmt.Sprint(size-28), "10.100.1.10")
-	eventually(t, 5*time.Second, "octets are counted", func() error {
+	eventually(t, 20*time.Second, "octets are counted", func() error {
 		in2, out2 := sum()
 		if in2-in < pings*size || in2-in > 4*pings*size || out2-out < pings*size || out2-out > 4*pings*size {
 			return fmt.Errorf("%d in, %d out, want each about %d", in2-in, out2-out, pings*size)

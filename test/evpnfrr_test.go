@@ -121,11 +121,14 @@ func TestRouteTargets(t *testing.T) {
 		"        vni 5001\n         route-target import "+target+"\n         route-target export "+target+"\n        exit-vni\n"), "gw0", "gw1")
 	for _, node := range msees {
 		l.awaitLookup(node, "hit: host "+evpnHosts[0])
-		for _, r := range show[edge.EVPNStatus](l, node, "evpn") {
-			if !slices.Equal(r.Targets, []string{target}) || !r.Best {
-				t.Errorf("%s: %+v", node, r)
+		eventually(t, 20*time.Second, node+" takes all, by that target", func() error {
+			for _, r := range show[edge.EVPNStatus](l, node, "evpn") {
+				if !slices.Equal(r.Targets, []string{target}) || !r.Best {
+					return fmt.Errorf("%+v", r)
+				}
 			}
-		}
+			return nil
+		})
 	}
 	eventually(t, 20*time.Second, "on-premises reaches the VM", func() error {
 		_, err := l.try("onprem", "ping", "-c", "2", "-i", "0.2", "-W", "1", fastPathVM)

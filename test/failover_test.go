@@ -18,6 +18,10 @@ import (
 // holdTime is what the topologies negotiate.
 const holdTime = 10 * time.Second
 
+// told is what an outage may last that nobody finds out by a timer, on a machine where who is
+// told has no processor for a while. How long it really lasts test/losses measures.
+const told = 3 * time.Second
+
 // The probes of failover tests: as many flows as make sure that both MSEEs
 // have some, each way.
 const (
@@ -62,13 +66,16 @@ func TestFailover(t *testing.T) {
 	t.Run("stop msee1", func(t *testing.T) {
 		l := l.in(t)
 		x, command := killAndRecover(l, p, "msee1", syscall.SIGTERM, 10*time.Second)
-		if x.outage() > time.Second || x.lost > probeRate {
-			t.Errorf("after SIGTERM: %v; want less than a second", x)
+		if x.outage() > told || x.lost > int(told.Seconds())*probeRate {
+			t.Errorf("after SIGTERM: %v; want less than %v", x, told)
 		}
 		// A Cease has told the CE, and not a timer.
-		if !l.notified("ce", "192.168.15.18", "6/") {
-			t.Error("the CE has not received a Cease")
-		}
+		eventually(t, 20*time.Second, "the CE receives a Cease", func() error {
+			if !l.notified("ce", "192.168.15.18", "6/") {
+				return errors.New("it has not")
+			}
+			return nil
+		})
 		comesBack(t, l, p, "msee1", command)
 	})
 }
@@ -119,8 +126,8 @@ func comesBack(t *testing.T, l *testLab, p *probe, node string, command []string
 	p.healthy(t, 10*time.Second)
 	x := p.since(t, begin)
 	t.Logf("return of %s: %v", node, x)
-	if x.outage() > time.Second {
-		t.Errorf("return of %s: %v; want less than a second", node, x)
+	if x.outage() > told {
+		t.Errorf("return of %s: %v; want less than %v", node, x, told)
 	}
 }
 
@@ -153,7 +160,7 @@ func TestSpeakerCrash(t *testing.T) {
 	crash("dual-homed", "msee1", syscall.SIGKILL)
 	crash("gateway", "gw0", syscall.SIGKILL)
 	l.vtysh("ce", "configure terminal", "router bgp 65001", "neighbor 192.168.15.22 shutdown", "neighbor 2001:db8:0:14::2 shutdown")
-	eventually(t, 10*time.Second, "msee2 without the customer", func() error {
+	eventually(t, 20*time.Second, "msee2 without the customer", func() error {
 		s, err := l.session("msee2", "er1-private", "192.168.15.21")
 		if err == nil && s.State == bgp.StateEstablished {
 			err = errors.New("the session is up")
@@ -175,8 +182,11 @@ func TestSpeakerCrash(t *testing.T) {
 func crashSpeaker(t *testing.T, l *testLab, p *probe, node string, sig syscall.Signal) losses {
 	pid := l.pid(node)
 	speaker := speakerOf(t, pid)
-	iperf := make(chan float64)
-	go func() { iperf <- l.iperf3("onprem", "vm", "10.100.1.10", false, "-t", "12", "-b", "500M") }()
+	iperf := make(chan float64, 1)
+	go func() {
+		defer close(iperf) // also if it fails the test
+		iperf <- l.iperf3("onprem", "vm", "10.100.1.10", false, "-t", "12", "-b", "500M")
+	}()
 	began, begin := time.Now(), p.now()
 	if err := syscall.Kill(speaker, sig); err != nil {
 		t.Fatal(err)

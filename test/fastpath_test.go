@@ -155,7 +155,7 @@ func TestFastPathTable(t *testing.T) {
 // awaitLookup waits until show route says that of the VM.
 func (l *testLab) awaitLookup(node, want string) {
 	l.t.Helper()
-	eventually(l.t, 10*time.Second, node+" says "+want, func() error {
+	eventually(l.t, 20*time.Second, node+" says "+want, func() error {
 		out, err := l.msee("show", "route", fastPathVM, "--vrf", "er1-private", "-d", l.ns(node))
 		if err != nil || !strings.Contains(out, want) {
 			return fmt.Errorf("%v: %s", err, out)

@@ -35,7 +35,7 @@ func (l *testLab) iperf3(from, at, to string, reverse bool, args ...string) floa
 			} `json:"sum_received"`
 		} `json:"end"`
 	}
-	eventually(l.t, 5*time.Second, "iperf3 server", func() error {
+	eventually(l.t, 20*time.Second, "iperf3 server", func() error {
 		out, err := l.try(from, argv...)
 		if strings.Contains(out, "Connection refused") {
 			return errors.New(out) // it does not listen yet

@@ -212,7 +212,8 @@ func tryShow[T any](l *testLab, node string, what ...string) ([]T, error) {
 }
 
 // eventually waits until check returns nil and fails the test with its last
-// error if that takes longer than within.
+// error if that takes longer than within, which is there to end the test, not to
+// measure: a busy machine has time until then.
 func eventually(t testing.TB, within time.Duration, what string, check func() error) {
 	t.Helper()
 	began := time.Now()
@@ -228,7 +229,7 @@ func eventually(t testing.TB, within time.Duration, what string, check func() er
 	}
 }
 
-// awaitSessions waits until all sessions of devices are Established.
+// awaitSessions waits until all sessions of devices are Established, and that they have some.
 func (l *testLab) awaitSessions(within time.Duration, nodes ...string) {
 	l.t.Helper()
 	for _, node := range nodes {
@@ -238,6 +239,9 @@ func (l *testLab) awaitSessions(within time.Duration, nodes ...string) {
 				if s.State != bgp.StateEstablished {
 					return fmt.Errorf("session %s is %s: %s", s.Session, s.State, s.Reason)
 				}
+			}
+			if err == nil && len(sessions) == 0 {
+				err = errors.New("it has no session yet")
 			}
 			return err
 		})
@@ -402,7 +406,7 @@ func (l *testLab) nothingLeft() {
 		l.t.Errorf("left behind: %s (%v)", dir, err)
 	}
 	// Those that were killed need a moment to be gone.
-	eventually(l.t, 5*time.Second, "all processes end", func() error {
+	eventually(l.t, 20*time.Second, "all processes end", func() error {
 		if left := l.processes(); len(left) > 0 {
 			return fmt.Errorf("left behind: %s", strings.Join(left, "; "))
 		}

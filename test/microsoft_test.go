@@ -2,6 +2,7 @@ package test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -95,6 +96,22 @@ func (l *testLab) reaches(addr string) error {
 	return err
 }
 
+// awaitReach waits until an address is reached, or is not any more. What a router hears is
+// in its kernel, and in a worker's tables, a little later.
+func (l *testLab) awaitReach(addr string, want bool) {
+	l.t.Helper()
+	eventually(l.t, 20*time.Second, fmt.Sprintf("reach of %s: %v", addr, want), func() error {
+		err := l.reaches(addr)
+		if !want && err == nil {
+			return errors.New("it is reached")
+		}
+		if !want {
+			return nil
+		}
+		return err
+	})
+}
+
 // routeFilter follows the well-known example: Storage in Australia East alone;
 // then another community is allowed, then the filter is taken off. The sessions
 // do not notice.
@@ -109,9 +126,7 @@ func routeFilter(t *testing.T, l *testLab) {
 		before[node] = s
 	}
 	l.awaitHeard("Storage Australia East only", slices.Clone(storageAUE)...)
-	if err := l.reaches(blob); err != nil {
-		t.Errorf("storage is not reached: %v", err)
-	}
+	l.awaitReach(blob, true)
 	if err := l.reaches(sql); err == nil {
 		t.Error("a database that the filter does not allow is reached")
 	}
@@ -124,12 +139,10 @@ func routeFilter(t *testing.T, l *testLab) {
 	l.setFilter("12076:52015", "12076:53015")
 	l.awaitHeard("and SQL", append(slices.Clone(sqlAUE), storageAUE...)...)
 	t.Logf("announced by both MSEEs %v after the change of the files", time.Since(changed).Round(time.Millisecond))
-	eventually(t, 5*time.Second, "the database", func() error { return l.reaches(sql) })
+	l.awaitReach(sql, true)
 	l.setFilter("12076:53015")
 	l.awaitHeard("SQL only", sqlAUE...)
-	if err := l.reaches(blob); err == nil {
-		t.Error("storage is still reached")
-	}
+	l.awaitReach(blob, false)
 	l.setFilter("12076:52002") // West Europe: not by a Standard circuit at Sydney
 	l.awaitHeard("beyond the SKU")
 	l.setFilter()
@@ -214,7 +227,7 @@ func registry(t *testing.T, l *testLab) {
 	}
 	set("AS64496")
 	l.awaitPaths("net", "198.51.100.0/24", 2, "12076 []")
-	eventually(t, 5*time.Second, "storage", func() error { return l.reaches("20.150.66.10") })
+	l.awaitReach("20.150.66.10", true)
 	l.reload(msees, func(cfg map[string]any) { delete(cfg, "routingRegistries") }) // the file ends with this test
 }
 
@@ -241,7 +254,7 @@ func microsoftLimit(t *testing.T, l *testLab) {
 	// The other MSEE had as many, and ended its session too.
 	l.awaitSessions(20*time.Second, msees...)
 	l.awaitPaths("ce", "20.150.66.0/24", 2, "12076 [12076:51015 12076:52015]")
-	eventually(t, 10*time.Second, "storage", func() error { return l.reaches("20.150.66.10") })
+	l.awaitReach("20.150.66.10", true)
 }
 
 // prefixLimit tests a session at its limit. The CE announces one prefix
@@ -280,9 +293,12 @@ func (l *testLab) prefixLimit(node, vrf, ce, msee string, limit int, more []stri
 		}
 		return err
 	})
-	if out := l.vtysh("ce", "show bgp neighbors "+msee); !strings.Contains(out, "Cease/Maximum Number of Prefixes Reached") {
-		t.Errorf("the CE does not know why:\n%s", out)
-	}
+	eventually(t, 15*time.Second, "the CE knows why", func() error {
+		if out := l.vtysh("ce", "show bgp neighbors "+msee); !strings.Contains(out, "Cease/Maximum Number of Prefixes Reached") {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
 	l.networks("no ", more[limit-1])
 	received(limit, bgp.LimitNear)
 	if s, _ := l.session(node, vrf, ce); s.Prefixes.Exceeded == 0 || s.Flaps == before.Flaps {
@@ -295,7 +311,7 @@ func (l *testLab) prefixLimit(node, vrf, ce, msee string, limit int, more []stri
 func networkLost(t *testing.T, l *testLab) {
 	l.vtysh("net", "configure terminal", "router bgp 8075", "neighbor 10.254.0.4 shutdown")
 	l.awaitPaths("ce", "20.150.66.0/24", 1, "12076 [12076:51015 12076:52015]")
-	eventually(t, 5*time.Second, "storage", func() error { return l.reaches("20.150.66.10") })
+	l.awaitReach("20.150.66.10", true)
 	l.vtysh("net", "configure terminal", "router bgp 8075", "no neighbor 10.254.0.4 shutdown")
 	l.awaitPaths("ce", "20.150.66.0/24", 2, "12076 [12076:51015 12076:52015]")
 }

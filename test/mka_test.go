@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -33,8 +34,9 @@ func rolls(t testing.TB) int {
 // without a frame lost: no SecY lacks a key or refuses one.
 func TestMKA(t *testing.T) {
 	l := startLab(t, topology(t, "macsec"), "gw0", "gw1")
-	for _, node := range []string{"msee1", "msee2", "bump1", "bump2"} {
-		l.awaitSecured(node, 10*time.Second)
+	nodes := slices.Concat(ends[0][:], ends[1][:])
+	for _, node := range nodes {
+		l.awaitSecured(node, 20*time.Second)
 	}
 	t.Run("sealed", func(t *testing.T) { mkaSealed(t, l.in(t)) })
 	// A key server, and what it has to do: msee1 is it, by its priority.
@@ -51,15 +53,18 @@ func TestMKA(t *testing.T) {
 		for i := range rolls(t) {
 			t.Run(fmt.Sprint(c.name, " ", i), func(t *testing.T) {
 				l := l.in(t)
-				begin, was := p.now(), l.macsec("msee1")
+				begin, was := p.now(), map[string]edge.MACsecStatus{} // of each: the links' keys are their own
+				for _, node := range nodes {
+					was[node] = l.macsec(node)
+				}
 				refused := l.refused()
 				for _, node := range msees {
 					if out, err := l.msee(append(c.args, "-d", l.ns(node))...); err != nil {
 						t.Fatalf("rotate on %s: %v\n%s", node, err, out)
 					}
 				}
-				for _, node := range []string{"msee1", "msee2", "bump1", "bump2"} {
-					eventually(t, 5*time.Second, node, func() error { return changed(l.macsec(node), was, c.name == "CAK") })
+				for _, node := range nodes {
+					eventually(t, 20*time.Second, node, func() error { return changed(l.macsec(node), was[node], c.name == "CAK") })
 				}
 				time.Sleep(4 * time.Second) // until the old SAK is retired everywhere
 				if now := l.refused(); now != refused {

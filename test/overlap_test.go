@@ -299,7 +299,7 @@ func (f *fragmenter) replies() (all, foreign int) {
 
 func (f *fragmenter) await(t *testing.T, want int) {
 	t.Helper()
-	eventually(t, 5*time.Second, fmt.Sprintf("reply %d to %q", want, f.fill), func() error {
+	eventually(t, 20*time.Second, fmt.Sprintf("reply %d to %q", want, f.fill), func() error {
 		if got, _ := f.replies(); got != want {
 			return fmt.Errorf("%d replies", got)
 		}

@@ -41,7 +41,7 @@ func TestPathChoice(t *testing.T) {
 	}
 	ping := func(step string) {
 		t.Helper()
-		eventually(t, 5*time.Second, step, func() error {
+		eventually(t, 20*time.Second, step, func() error {
 			_, err := l.try("vm", "ping", "-n", "-c", "1", "-W", "1", "10.1.0.10")
 			return err
 		})

@@ -35,7 +35,7 @@ func arpTable(t *testing.T, l *testLab) {
 		hex := strings.ReplaceAll(raw, ":", "")
 		mac[p.node] = hex[:4] + "." + hex[4:8] + "." + hex[8:]
 	}
-	eventually(t, 5*time.Second, "ARP table", func() error {
+	eventually(t, 20*time.Second, "ARP table", func() error {
 		rows := map[string]edge.ARPStatus{}
 		for _, r := range show[edge.ARPStatus](l, "msee1", "arp") {
 			rows[r.Addr.String()] = r

@@ -224,7 +224,7 @@ func reloadGateway(t *testing.T, r *reloadLab) {
 	}
 	paths := func(want int) {
 		t.Helper()
-		eventually(t, 10*time.Second, "the CE hears of it", func() error {
+		eventually(t, 20*time.Second, "the CE hears of it", func() error {
 			out := r.vtysh("ce-a", "show bgp ipv4 unicast")
 			if got := strings.Count(out, " 10.101.0.0/16"); (got > 0) != (want > 0) {
 				return fmt.Errorf("want %d paths to 10.101.0.0/16:\n%s", want, out)
@@ -307,7 +307,7 @@ func reloadBadFile(t *testing.T, r *reloadLab) {
 	if err := syscall.Kill(r.pid("msee1"), syscall.SIGHUP); err != nil {
 		t.Error(err)
 	}
-	eventually(t, 5*time.Second, "SIGHUP with a bad file", func() error {
+	eventually(t, 20*time.Second, "SIGHUP with a bad file", func() error {
 		if !strings.Contains(r.logs()["msee1.edge.log"], "reload refused") {
 			return fmt.Errorf("the log does not say that it was refused")
 		}
@@ -327,7 +327,7 @@ func reloadSignal(t *testing.T, r *reloadLab) {
 	if err := syscall.Kill(r.pid("msee1"), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "SIGHUP", func() error {
+	eventually(t, 20*time.Second, "SIGHUP", func() error {
 		for _, c := range show[edge.CircuitStatus](r.testLab, "msee1", "circuits") {
 			if c.Name == "er-b" && c.BandwidthInMbps == 2000 {
 				return nil

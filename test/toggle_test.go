@@ -155,7 +155,7 @@ func (l *testLab) forgetVM(gw string) {
 			}
 		}
 	}
-	eventually(l.t, 5*time.Second, gw+" forgets the VM", func() error {
+	eventually(l.t, 20*time.Second, gw+" forgets the VM", func() error {
 		if l.knowsVM(gw) == nil {
 			return errors.New("it knows it yet")
 		}

@@ -185,7 +185,7 @@ func TestStuckPeer(t *testing.T) {
 	time.Sleep(1500 * time.Millisecond) // for the socket to fill up
 	began := time.Now()
 	e.Reset(c.Name, "reset by the test")
-	e.until("session down", 2*time.Second, func() bool { return e.status[c.Name].Flaps == 1 })
+	e.until("session down", 10*time.Second, func() bool { return e.status[c.Name].Flaps == 1 }) // of a hold time of 180 s
 	t.Logf("down after %v", time.Since(began))
 	conn = p.accept()
 	p.write(conn, peerOpen(180, 9))

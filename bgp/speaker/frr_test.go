@@ -92,7 +92,7 @@ route-map OUT permit 10
 	}
 
 	f.kill()
-	e.until("death of bgpd noticed", 3*time.Second, func() bool { return e.status[c4.Name].Flaps == 1 && e.status[c6.Name].Flaps == 1 })
+	e.until("death of bgpd noticed", 10*time.Second, func() bool { return e.status[c4.Name].Flaps == 1 && e.status[c6.Name].Flaps == 1 })
 	e.untilReason(c4.Name, "connection refused by "+v4b+": is bgpd running there", 10*time.Second)
 	f.start()
 	e.untilState(c4.Name, bgp.StateEstablished, 20*time.Second)
@@ -191,9 +191,11 @@ func TestRestart(t *testing.T) {
 	speaker := childPID(t)
 	p, err := os.FindProcess(speaker)
 	must(t, err)
+	was := len(e.statesOf(c.Name))
 	must(t, p.Kill())
-	e.untilState(c.Name, bgp.StateDown, 2*time.Second)
-	e.until("restart", 5*time.Second, func() bool { return e.restarts == 1 })
+	// For a moment: the next speaker has more to say.
+	e.until("word that it is down", 10*time.Second, func() bool { return slices.Contains(e.states[c.Name][was:], bgp.StateDown) })
+	e.until("restart", 10*time.Second, func() bool { return e.restarts == 1 })
 	e.until("route again", 20*time.Second, func() bool { return e.hasLocked(c.Name, "192.0.2.0/24") })
 	eventually(t, "our route in bgpd again", 5*time.Second, func() bool { return f.count("ipv4", v4a) == 1 })
 	if again := childPID(t); again == speaker {

@@ -23,20 +23,20 @@ func TestHold(t *testing.T) {
 	began := time.Now()
 	a.Hold(ca.Name, bgp.Hold{By: "maintenance", Cease: bgp.CeaseShutdown, Message: "back at six", Why: "drained by the operator"})
 	a.Hold(ca.Name, bgp.Hold{By: "limits", Cease: bgp.CeaseMaxPrefixes, Why: "too many"})
-	a.until("held", 2*time.Second, func() bool {
+	a.until("held", 10*time.Second, func() bool {
 		s := a.status[ca.Name]
 		return s.State == bgp.StateIdle && s.Reason == "drained by the operator" && s.Flaps == 1
 	})
 	t.Logf("down after %v", time.Since(began))
-	b.untilReason(cb.Name, `peer sent Cease / administrative shutdown (6/2): "back at six"`, 2*time.Second)
+	b.untilReason(cb.Name, `peer sent Cease / administrative shutdown (6/2): "back at six"`, 10*time.Second)
 
 	a.Release(ca.Name, "maintenance")
 	a.Release(ca.Name, "nobody")
-	a.untilReason(ca.Name, "too many", 2*time.Second)
+	a.untilReason(ca.Name, "too many", 10*time.Second)
 	p, err := os.FindProcess(childPID(t))
 	must(t, err)
 	must(t, p.Kill())
-	a.until("a new speaker", 5*time.Second, func() bool { return a.restarts == 1 })
+	a.until("a new speaker", 10*time.Second, func() bool { return a.restarts == 1 })
 	time.Sleep(4 * time.Second) // b dials every 2 to 4 s
 	up := 0
 	for _, s := range a.statesOf(ca.Name) {

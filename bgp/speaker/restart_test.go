@@ -32,7 +32,7 @@ func TestPeerRestarts(t *testing.T) {
 	}
 	f.kill()
 	for _, c := range []bgp.SessionConfig{c4, c6} {
-		e.until("routes retained", 3*time.Second, func() bool {
+		e.until("routes retained", 10*time.Second, func() bool {
 			st := e.status[c.Name]
 			return st.State != bgp.StateEstablished && st.Retain == 25*time.Second
 		})

@@ -123,7 +123,7 @@ func transfer(t *testing.T, nsA, nsB string) {
 			return err
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		conn.SetDeadline(time.Now().Add(time.Minute))
 		_, err = conn.Write(data)
 		return err
 	})
@@ -133,7 +133,7 @@ func transfer(t *testing.T, nsA, nsB string) {
 		if !bytes.Equal(sum, want[:]) {
 			t.Error("the data did not arrive intact")
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the data did not arrive")
 	}
 }

@@ -235,6 +235,20 @@ func (p *Probe) Lost(from int) Losses {
 	return p.missing(from, to)
 }
 
+// Overtaken reports whether of each flow a datagram has arrived that was sent Straggler or
+// more after number end was: what is missing then of those before end is lost.
+func (p *Probe) Overtaken(end int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	flows := map[int]bool{}
+	for i := len(p.sent) - 1; i >= end && p.sent[i].Sub(p.sent[end]) >= Straggler; i-- {
+		if p.got[i] {
+			flows[i%len(p.flows)] = true
+		}
+	}
+	return len(flows) == len(p.flows)
+}
+
 // Missing counts what has not arrived yet of those with numbers from from to before to.
 func (p *Probe) Missing(from, to int) Losses {
 	p.mu.Lock()

@@ -25,3 +25,30 @@ func TestLost(t *testing.T) {
 		t.Errorf("%d lost in the last 2 s, want 1: the last may still come", n)
 	}
 }
+
+// TestOvertaken: what was sent before a number counts as lost when later datagrams of all
+// flows have come, and not while one flow is silent.
+func TestOvertaken(t *testing.T) {
+	now := time.Now()
+	p := &Probe{flows: make([]*net.UDPConn, 2)}
+	add := func(after time.Duration, got bool) {
+		p.sent, p.got = append(p.sent, now.Add(after)), append(p.got, got)
+	}
+	want := func(when string, want bool) {
+		t.Helper()
+		if got := p.Overtaken(1); got != want {
+			t.Errorf("%s: %v", when, got)
+		}
+	}
+	add(0, false)
+	want("number 1 is not sent yet", false)
+	add(0, true)
+	add(Straggler/2, true)
+	add(Straggler-1, true)
+	want("nothing late enough", false)
+	add(Straggler, true)
+	add(Straggler, false)
+	want("one flow is silent", false)
+	p.got[5] = true
+	want("both are heard", true)
+}
