@@ -20,12 +20,20 @@ import (
 // a while, though their peers are told at once that they are gone. A packet that
 // comes from the partner never goes back there.
 //
+// Gateways hear it and use the partner. Hosts that FastPath leads past them do not: they
+// send to both MSEEs, whatever these know. So where there are such, a route is kept for as
+// long as its neighbor cannot be reached.
+//
 // A session that ends though its neighbor can be reached (a reset of BGP, a prefix
 // limit) hands its routes to the partner for the moment that gateways need.
 
 // repairFor is how long a route is kept for repair: gateways need a moment to
 // move, and Azure's up to a minute.
 const repairFor = time.Minute
+
+// repairMost is how many routes a VRF keeps for longer than that, for FastPath's hosts: what a
+// circuit may announce. A customer that comes and goes with others each time gets no more.
+const repairMost = 10_000
 
 // handOverFor is how long the partner has the routes of a session that ended though
 // its neighbor can be reached. Gateways of ours need 0.2 s for 10,000 routes. It is
@@ -133,12 +141,25 @@ func (v *vrf) still(hops []hop) (there []hop) {
 // endRepair drops the routes that were kept long enough.
 func (e *Edge) endRepair(now time.Time) {
 	for _, v := range e.vrfs {
+		longer := len(v.repair.kept) > 0 && len(v.repair.kept) <= repairMost && e.bypassed(v)
 		for prefix, until := range v.repair.kept {
-			if now.Before(until) {
-				continue
+			switch g := v.fwd.routed[prefix]; {
+			case longer && g != nil && g.members > 0 && g.lost():
+				v.repair.kept[prefix] = now.Add(repairFor) // from when it can be reached again: BGP is not back yet then
+			case !now.Before(until):
+				delete(v.repair.kept, prefix)
+				v.fwd.set(v.fwd.routed, prefix, nil)
 			}
-			delete(v.repair.kept, prefix)
-			v.fwd.set(v.fwd.routed, prefix, nil)
 		}
 	}
+}
+
+// bypassed reports whether FastPath leads past a gateway of the VRF.
+func (e *Edge) bypassed(v *vrf) bool {
+	for _, s := range e.sessions {
+		if s.vrf == v && s.cfg.FastPath.ExpressRouteGatewayBypass {
+			return true
+		}
+	}
+	return false
 }

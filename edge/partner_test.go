@@ -35,6 +35,52 @@ func TestRepairEnds(t *testing.T) {
 	}
 }
 
+// TestRepairWithFastPath: hosts past the gateway do not hear that a customer is gone, so its
+// routes stay as long as it is, and a minute then in which it can announce them again;
+// not of one that the neighbor itself ended, and not more than a circuit may have.
+func TestRepairWithFastPath(t *testing.T) {
+	b := newBench(t)
+	b.sessions["gw0"].cfg.FastPath.ExpressRouteGatewayBypass = true
+	b.v.fwd.neighborChanged(hop{sub: b.v.subs["cust.100"], addr: b.peers[0].Addr}, port.MAC{2, 0, 0, 0, 0, 1}, true)
+	ce, partner := hop{sub: b.v.subs["cust.100"], addr: b.peers[0].Addr}, hop{sub: b.v.subs["core.200"], addr: netip.MustParseAddr("10.100.255.5")}
+	ce.sub.port.link = linkUp
+	now := time.Now()
+	lose := func(i int) {
+		prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
+		b.v.fwd.set(b.v.fwd.routed, prefix, b.v.fwd.group(dataplane.Forward, nil, []hop{ce}, []hop{partner}))
+		b.v.keepForRepair(&bgp.Changes{Routes: []bgp.RouteChange{{Prefix: prefix}}}, now)
+	}
+	after := func(d time.Duration, what string, want int) {
+		t.Helper()
+		now = now.Add(d)
+		b.endRepair(now)
+		if n := len(b.v.repair.kept); n != want || len(b.v.fwd.routed) != want {
+			t.Fatalf("%s: %d routes are kept and %d forwarded by, want %d", what, n, len(b.v.fwd.routed), want)
+		}
+	}
+	lose(0) // the link is up: the customer has ended the session
+	ce.sub.port.link = linkDown
+	lose(1)
+	after(handOverFor, "after the hand-over", 1)
+	for range 10 {
+		after(10*repairFor, "the link is down", 1)
+	}
+	ce.sub.port.link = linkUp
+	after(repairFor-time.Second, "the link is up again", 1)
+	after(time.Second, "a minute after", 0)
+
+	ce.sub.port.link = linkDown
+	for i := range repairMost + 1 {
+		lose(i)
+	}
+	after(repairFor-time.Second, "more than a circuit may announce", repairMost+1)
+	after(time.Second, "a minute after that", 0)
+
+	b.sessions["gw0"].cfg.FastPath.ExpressRouteGatewayBypass = false
+	lose(1)
+	after(repairFor, "without FastPath", 0)
+}
+
 // TestReloadDuringRepair: a reload that makes forwarding anew leaves the kept
 // routes in it, as long as their subinterfaces are there, and each still ends.
 func TestReloadDuringRepair(t *testing.T) {
