@@ -20,11 +20,13 @@ import (
 
 // Client talks to one running device.
 type Client struct {
-	Instance string
-	http     http.Client
+	Instance     string
+	http         http.Client
+	show, reload time.Duration // how long it waits for the answer to begin, and to go on
 }
 
-// How long an answer may take; a reload may wait for sessions to say goodbye.
+// How long an answer may take to begin, and to go on: one with a line for each of
+// 200,000 endpoints takes a while. A reload may wait for sessions to say goodbye.
 const (
 	showTimeout   = 5 * time.Second
 	reloadTimeout = 60 * time.Second
@@ -32,7 +34,7 @@ const (
 
 // NewClient returns a client of an instance.
 func NewClient(instance string) *Client {
-	c := &Client{Instance: instance}
+	c := &Client{Instance: instance, show: showTimeout, reload: reloadTimeout}
 	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", SocketPath(instance))
 	}}
@@ -121,12 +123,14 @@ func (c *Client) call(method, path string, v any) error {
 
 // ask makes a request and has a good answer read.
 func (c *Client) ask(method, path string, read func(io.Reader) error) error {
-	timeout := showTimeout
+	timeout := c.show
 	if method != http.MethodGet {
-		timeout = reloadTimeout
+		timeout = c.reload
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	patience := time.AfterFunc(timeout, cancel)
+	defer patience.Stop()
 	req, err := http.NewRequestWithContext(ctx, method, "http://msee"+path, nil)
 	if err != nil {
 		return err
@@ -136,7 +140,7 @@ func (c *Client) ask(method, path string, read func(io.Reader) error) error {
 		if errors.Is(err, os.ErrPermission) {
 			return fmt.Errorf("talk to instance %s: not allowed to open %s; use sudo", c.Instance, SocketPath(c.Instance))
 		}
-		if errors.Is(err, context.DeadlineExceeded) {
+		if ctx.Err() != nil {
 			return fmt.Errorf("instance %s does not answer within %v", c.Instance, timeout)
 		}
 		return fmt.Errorf("talk to instance %s: %w (is it running?)", c.Instance, errors.Unwrap(err))
@@ -152,10 +156,26 @@ func (c *Client) ask(method, path string, read func(io.Reader) error) error {
 		}
 		return errors.New(f.Error)
 	}
-	if err := read(resp.Body); err != nil {
+	if err := read(patientReader{resp.Body, patience, timeout}); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("instance %s does not go on with its answer within %v", c.Instance, timeout)
+		}
 		return fmt.Errorf("read the answer of instance %s: %w", c.Instance, err)
 	}
 	return nil
+}
+
+// patientReader starts a timer anew whenever there is something to read.
+type patientReader struct {
+	io.Reader
+	timer   *time.Timer
+	timeout time.Duration
+}
+
+func (r patientReader) Read(b []byte) (n int, err error) {
+	n, err = r.Reader.Read(b)
+	r.timer.Reset(r.timeout)
+	return n, err
 }
 
 // ErrNotThere is of an instance that has not what it is asked about.

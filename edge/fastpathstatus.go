@@ -90,7 +90,7 @@ func connectionState(s config.Session) string {
 	return s.Connection + ": on"
 }
 
-// Endpoints lists the endpoints of a VRF, of all if vrf is "", in order of
+// Endpoints lists the endpoints of a VRF, of all if vrf is "", in order of VRF and
 // address.
 func (e *Edge) Endpoints(vrf string) (rows []EndpointStatus, err error) {
 	known := vrf == ""
@@ -100,16 +100,16 @@ func (e *Edge) Endpoints(vrf string) (rows []EndpointStatus, err error) {
 				continue
 			}
 			known = true
-			from := len(rows)
+			rows = slices.Grow(rows, len(v.endpoints.all))
 			for addr, ep := range v.endpoints.all {
 				rows = append(rows, v.endpointStatus(addr, ep))
 			}
-			slices.SortFunc(rows[from:], func(a, b EndpointStatus) int { return a.Addr.Compare(b.Addr) })
 		}
 	})
 	if stopped == nil && !known {
 		return nil, fmt.Errorf("%w %s", ErrNoVRF, vrf)
 	}
+	slices.SortFunc(rows, func(a, b EndpointStatus) int { return cmp.Or(cmp.Compare(a.VRF, b.VRF), a.Addr.Compare(b.Addr)) })
 	return rows, stopped
 }
 
