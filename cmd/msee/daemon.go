@@ -162,7 +162,7 @@ func guardCommand() *cobra.Command {
 }
 
 func checkCommand() *cobra.Command {
-	return &cobra.Command{Use: "check FILE...", Short: "Check configuration files without running them", Args: cobra.MinimumNArgs(1),
+	return &cobra.Command{Use: "check FILE...", Short: "Check configuration files without running them", Args: arguments(1, anyNumber),
 		RunE: func(_ *cobra.Command, files []string) error {
 			bad := false
 			for _, f := range files {

@@ -52,7 +52,7 @@ func interruptible() (context.Context, context.CancelFunc) {
 func labUp() *cobra.Command {
 	var o labOptions
 	var asJSON, measure bool
-	c := &cobra.Command{Use: "up [TOPOLOGY|FILE]", Short: "Build a lab and wait until it has converged", Args: cobra.MaximumNArgs(1),
+	c := &cobra.Command{Use: "up [TOPOLOGY|FILE]", Short: "Build a lab and wait until it has converged", Args: arguments(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := lab.Load(nameOf(args))
 			if err != nil {
@@ -166,7 +166,7 @@ func deviceTables(instance string) ([]lab.TableState, error) {
 
 func labDown() *cobra.Command {
 	var all bool
-	c := &cobra.Command{Use: "down [LAB]", Short: "Remove a lab and all that belongs to it", Args: cobra.MaximumNArgs(1),
+	c := &cobra.Command{Use: "down [LAB]", Short: "Remove a lab and all that belongs to it", Args: arguments(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			ctx, cancel := interruptible()
 			defer cancel()
@@ -186,7 +186,7 @@ func labStatus() *cobra.Command {
 
 func labCheck() *cobra.Command {
 	var asJSON bool
-	c := &cobra.Command{Use: "check [LAB]", Short: "Prove that a lab works: sessions, prefixes, ping, traceroute, iperf3", Args: cobra.MaximumNArgs(1),
+	c := &cobra.Command{Use: "check [LAB]", Short: "Prove that a lab works: sessions, prefixes, ping, traceroute, iperf3", Args: arguments(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			ctx, cancel := interruptible()
 			defer cancel()
@@ -199,7 +199,7 @@ func labCheck() *cobra.Command {
 func labExec() *cobra.Command {
 	var name string
 	c := &cobra.Command{Use: "exec NODE -- COMMAND [ARGUMENT...]", Short: "Run a command in a node of a lab",
-		Args: cobra.MinimumNArgs(2),
+		Args: arguments(2, anyNumber),
 		RunE: func(_ *cobra.Command, args []string) error {
 			node, command := args[0], args[1:]
 			if command[0] == "--" { // pflag leaves it where flags end at the first argument
@@ -232,7 +232,7 @@ func meantLab(up []string) string {
 
 func labDiagram() *cobra.Command {
 	var mermaid bool
-	c := &cobra.Command{Use: "diagram [TOPOLOGY|FILE]", Short: "Draw a topology", Args: cobra.MaximumNArgs(1),
+	c := &cobra.Command{Use: "diagram [TOPOLOGY|FILE]", Short: "Draw a topology", Args: arguments(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := lab.Load(nameOf(args))
 			if err != nil {

@@ -21,7 +21,7 @@ func macsecCommand() *cobra.Command {
 func rotateCommand() *cobra.Command {
 	var device, ckn string
 	var sakOnly, all, asJSON bool
-	c := &cobra.Command{Use: "rotate [PORT]", Short: "Change to another CAK, or to a new SAK, without losing a frame", Args: cobra.MaximumNArgs(1),
+	c := &cobra.Command{Use: "rotate [PORT]", Short: "Change to another CAK, or to a new SAK, without losing a frame", Args: arguments(0, 1),
 		Long: "Change a port, or all ports with MKA, to another CAK that is in force, and make a SAK under it.\n" +
 			"It is refused, for all ports, unless on each all peers are live under that CAK already: nobody\n" +
 			"loses a frame. Only the key server can do it; a member says who that is.",

@@ -146,6 +146,19 @@ func onlySubcommands(c *cobra.Command, args []string) error {
 	return nil
 }
 
+// anyNumber is no upper bound of arguments.
+const anyNumber = 1 << 30
+
+// arguments wants so many of them, and says what the command takes if there are not.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return fmt.Errorf("%d arguments; the command is: %s", len(args), c.UseLine())
+		}
+		return nil
+	}
+}
+
 // printer gives a table printer for T the shape that fits all.
 func printer[T any](print func(io.Writer, T) error) func(io.Writer, any) error {
 	return func(w io.Writer, v any) error { return print(w, v.(T)) }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"msee/api"
 )
 
@@ -29,6 +31,15 @@ func TestShowAll(t *testing.T) {
 			func(w io.Writer, v any) error { _, err := fmt.Fprintln(w, v); return err })
 		if got := fmt.Sprint(err); out.String() != c.want || got != c.err && (err != nil || c.err != "") {
 			t.Errorf("%v: %q, error %v; want %q, error %q", c.errs, out.String(), err, c.want, c.err)
+		}
+	}
+}
+
+func TestArguments(t *testing.T) {
+	c := &cobra.Command{Use: "route ADDRESS"}
+	for n, want := range []string{"0 arguments; the command is: route ADDRESS", "", "2 arguments; the command is: route ADDRESS"} {
+		if err := arguments(1, 1)(c, make([]string, n)); err != nil && err.Error() != want || err == nil && want != "" {
+			t.Errorf("%d arguments: %v, want %q", n, err, want)
 		}
 	}
 }

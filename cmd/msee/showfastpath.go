@@ -28,7 +28,7 @@ func addFastPath(show *cobra.Command, device *string, asJSON *bool) {
 		}
 		return showAll(os.Stdout, clients, *asJSON, func(c *api.Client) (any, error) { return c.FastPath() }, printer(api.ShowFastPath))
 	}
-	route := &cobra.Command{Use: "route ADDRESS", Short: "How an address is reached: FastPath hit or miss and why, longest match", Args: cobra.ExactArgs(1)}
+	route := &cobra.Command{Use: "route ADDRESS", Short: "How an address is reached: FastPath hit or miss and why, longest match", Args: arguments(1, 1)}
 	var in string
 	route.Flags().StringVar(&in, "vrf", "", "only this VRF")
 	route.RunE = func(_ *cobra.Command, args []string) error {
