@@ -240,10 +240,11 @@ func TestMetricsServerMoves(t *testing.T) {
 	expect("removed", b, "/metrics", 0)
 }
 
-// freeAddress returns a loopback address that nobody listens at.
+// freeAddress returns a loopback address that nobody listens at, nor a test of another
+// package that runs meanwhile comes to use.
 func freeAddress(t *testing.T) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.77.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

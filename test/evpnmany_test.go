@@ -74,16 +74,17 @@ func TestEVPNEndpoints(t *testing.T) {
 		t.Errorf("FastPath has %+v", s)
 	}
 	e.has(evpnHosts[0], 0, all...)
-	eventually(t, 30*time.Second, "one more goes by the gateway", func() error {
+	eventually(t, time.Minute, "one more goes by the gateway", func() error {
 		found, err := device.Lookup("er1-private", all[limit])
 		if err != nil || len(found) != 1 || !strings.Contains(found[0].FastPath, "limit") || found[0].Kind != "forward" || len(found[0].Hops) != 2 {
 			return fmt.Errorf("%+v, %v", found, err)
 		}
+		rows, err := device.FastPath()
+		if err != nil || rows[0].Programmed != limit || rows[0].Waiting != 1 || rows[0].Alert == "" {
+			return fmt.Errorf("FastPath has %+v, %v", rows, err)
+		}
 		return nil
 	})
-	if rows, err := device.FastPath(); err != nil || rows[0].Programmed != limit || rows[0].Waiting != 1 || rows[0].Alert == "" {
-		t.Errorf("FastPath has %+v, %v", rows, err)
-	}
 	l.awaitLookup("msee1", "hit: host "+evpnHosts[0])
 }
 

@@ -112,23 +112,31 @@ ip link set macsec0.100 up
 `, s.kernel, encrypt, form, tx, guestKey, mseeMAC, rx, mseeKey)
 }
 
-// guestPings sends echo requests of lengths around the boundaries of the
-// SecTAG's short length, and full-sized ones, and wants a reply to each. It asks
-// the kernel, as ping in a guest on a busy host may give up early.
-const guestPings = `
+// guestLost defines lost, how many echo requests of the guest's have no reply yet. The kernel
+// counts them, as ping in a guest on a busy host may give up early; answered waits until they
+// are as few as before.
+const guestLost = `
 lost() { nstat -asz IcmpOutEchos IcmpInEchoReps | awk '/Out/ {n += $2} /In/ {n -= $2} END {print n}'; }
+answered() {
+	for i in $(seq 50); do
+		[ $(lost) = $1 ] && return
+		sleep 0.1
+	done
+	echo "lost $1 before, $(lost) after"
+	ip -s macsec show
+	return 1
+}
+`
+
+// guestPings sends echo requests of lengths around the boundaries of the
+// SecTAG's short length, and full-sized ones, and wants a reply to each.
+const guestPings = guestLost + `
 for i in $(seq 20); do ping -n -q -c 1 -W 1 192.168.15.18 >/dev/null && break; done # ARP
 before=$(lost)
 for size in 0 17 18 56 1400 1472; do
 	ping -n -q -c 1 -W 2 -s $size 192.168.15.18 >/dev/null
 done
-for i in $(seq 20); do
-	[ $(lost) = $before ] && exit 0
-	sleep 0.1
-done
-echo "lost $before before, $(lost) after"
-ip -s macsec show
-exit 1
+answered $before
 `
 
 // TestMACsecStaticKeysWithLinux: an MSEE and a Linux kernel understand each

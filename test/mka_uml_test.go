@@ -181,7 +181,7 @@ func TestMKAWithLinux(t *testing.T) {
 // rekeyUnderTraffic makes new SAKs while the guest pings: it must miss nothing.
 func (c *guestCustomer) rekeyUnderTraffic() {
 	c.t.Helper()
-	wait, err := c.guest.Begin("ping -n -q -i 0.01 -c 1200 192.168.15.18")
+	wait, err := c.guest.Begin(guestLost + "before=$(lost); ping -n -q -i 0.01 -c 1200 192.168.15.18; answered $before")
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func (c *guestCustomer) rekeyUnderTraffic() {
 		time.Sleep(4 * time.Second) // until the old SAK is retired
 	}
 	out, err := wait(60 * time.Second)
-	if err != nil || !strings.Contains(out, "1200 received") {
+	if err != nil || !strings.Contains(out, "1200 packets transmitted") {
 		c.t.Errorf("%v:\n%s", err, out)
 	}
 }
