@@ -47,6 +47,7 @@ func newLab(t testing.TB) *testLab {
 	t.Cleanup(func() {
 		if t.Failed() {
 			l.dumpLogs()
+			l.dumpKernels()
 		}
 		l.checkLogs()
 		if out, err := l.msee("lab", "down", l.name); err != nil {
@@ -386,6 +387,28 @@ func (l *testLab) dumpLogs() {
 		if strings.HasPrefix(i, l.name+".") {
 			out, err := l.msee("show", "bgp", "-d", i)
 			l.t.Logf("show bgp of %s: %v\n%s", i, err, out)
+		}
+	}
+}
+
+// dumpKernels logs what the kernels of a lab's namespaces know of neighbors and of ends of
+// tunnels: where all sessions are up and nothing arrives, it is one of these that is missing.
+func (l *testLab) dumpKernels() {
+	entries, _ := os.ReadDir(netns.Dir)
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), l.name+".") {
+			continue
+		}
+		neighbors, _ := exec.Command("ip", "-n", e.Name(), "neigh").CombinedOutput()
+		fdb, _ := exec.Command("bridge", "-n", e.Name(), "fdb").CombinedOutput()
+		var tunnels []string
+		for line := range strings.Lines(string(fdb)) {
+			if strings.Contains(line, " dst ") {
+				tunnels = append(tunnels, line)
+			}
+		}
+		if len(neighbors)+len(tunnels) > 0 {
+			l.t.Logf("%s:\n%s%s", e.Name(), neighbors, strings.Join(tunnels, ""))
 		}
 	}
 }
