@@ -14,6 +14,7 @@ import (
 // is reached, and what EVPN tells.
 func addFastPath(show *cobra.Command, device *string, asJSON *bool) {
 	fast := &cobra.Command{Use: "fastpath", Short: "FastPath: entries, hits, limits, and what goes by the gateway and why", Args: cobra.NoArgs}
+	fast.Long = fast.Short + ".\n\nA miss is each frame of the customer's that is for no endpoint: the BGP that it speaks to the MSEE, too."
 	var endpoints bool
 	var vrf string
 	fast.Flags().BoolVar(&endpoints, "endpoints", false, "list the endpoints")
