@@ -126,7 +126,9 @@ func TestEVPNMultihop(t *testing.T) {
 	const host = "172.17.0.20"
 	multihop := "      router bgp 65020\n"
 	for _, peer := range []string{"172.16.0.4", "172.16.0.5", "172.16.0.12", "172.16.0.13"} {
-		multihop += "       neighbor " + peer + " ebgp-multihop 2\n"
+		// Passive, so that no two connections collide: after that FRR 8.4 was seen, beside load, to have
+		// no valid next hop of that neighbor any more.
+		multihop += "       neighbor " + peer + " ebgp-multihop 2\n       neighbor " + peer + " passive\n"
 	}
 	l := startLab(t, topology(t, "vxlan",
 		"{address: 172.16.0.20, peerASN: 65020}]}", "{address: 172.17.0.20, peerASN: 65020}]}\n        routes: [{addressPrefix: 172.17.0.0/16, nextHopIpAddress: 172.16.0.20}]",

@@ -198,6 +198,7 @@ func (r *result) how() string {
 	say("timesOffered", "%s times the best offered", 1)
 	say("lostAtReceiverPercent", "receiver lost %s %%", 1)
 	say("p99", "p99 %s", 1)
+	say("p5-ns/frame", "p5 %s ns", 1)
 	say("allocs/op", "%s allocs", 1)
 	return strings.Join(parts, ", ")
 }

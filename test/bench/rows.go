@@ -115,7 +115,7 @@ type opponents struct {
 }
 
 var (
-	copierRows = []opponents{{"_copy", packetCopy, regexp.MustCompile(`^(tcp._dot1q_fwd|tcp1_dot1q_rev|udp64_dot1q|ping_idle_p50|ping_load_p99)$`)}}
+	copierRows = []opponents{{"_copy", packetCopy, regexp.MustCompile(`^(tcp._dot1q_fwd|tcp1_dot1q_rev|tcp1_untagged_(fwd|rev)|udp64_dot1q|ping_idle_p50|ping_load_p99)$`)}}
 	otherRows  = []opponents{
 		{"_ovs", ovsTSO, regexp.MustCompile(`^(tcp._dot1q_(fwd|rev)|udp1400_dot1q|ping_idle_p50)$`)},
 		{"_ovs", ovsXDP, regexp.MustCompile(`^udp64(_flows)?_dot1q(_xdp)?$`)},
