@@ -49,14 +49,14 @@ func (u udpFlood) overload(ctx context.Context, b *bench, s side) (reading, erro
 	const all, twice = 0, 3 // of:
 	rates := [...]float64{0, first, 1.2 * first, 2 * first}
 	var arrived, offered [len(rates)][]float64
-	var extra map[string]float64
+	var extras [len(rates)]map[string]float64 // of the last turn
 	for range overloadTurns {
 		for i, rate := range rates {
 			mpps, e, err := u.delivered(ctx, b, s, 1e6*rate)
 			if err != nil {
 				return reading{}, err
 			}
-			arrived[i], offered[i], extra = append(arrived[i], mpps), append(offered[i], e["offeredMpps"]), e
+			arrived[i], offered[i], extras[i] = append(arrived[i], mpps), append(offered[i], e["offeredMpps"]), e
 		}
 	}
 	best, most := 0.0, twice
@@ -66,6 +66,7 @@ func (u udpFlood) overload(ctx context.Context, b *bench, s side) (reading, erro
 	if short := 1.95 * best; median(offered[twice]) < short && median(offered[all]) > median(offered[twice]) {
 		most = all
 	}
+	extra := extras[most]
 	extra["bestMpps"], extra["floodedMpps"], extra["twiceMpps"] = best, median(arrived[all]), median(arrived[twice])
 	extra["offeredMpps"], extra["timesOffered"] = median(offered[most]), median(offered[most])/best
 	return reading{100 * median(arrived[most]) / best, extra}, nil
